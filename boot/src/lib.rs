@@ -1,0 +1,1 @@
+//! From the first instruction to main: PVH entry, page tables, heap, faults, shutdown

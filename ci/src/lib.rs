@@ -1,0 +1,1 @@
+//! The machines the integration tests run on, and those tests

@@ -1,0 +1,1 @@
+//! The Xen console ring, never blocking

@@ -1,0 +1,1 @@
+//! The cooperative loop: tasks, timers, wakers; and Xen event channels

@@ -1,0 +1,1 @@
+//! Fata example: http

@@ -1,0 +1,1 @@
+//! The #[fata::main] attribute

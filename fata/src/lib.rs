@@ -1,0 +1,1 @@
+//! Fata, a library operating system: the one crate an application names

@@ -1,0 +1,1 @@
+//! Pages shared with another Xen domain: grant table and shared rings

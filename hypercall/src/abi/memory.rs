@@ -1,0 +1,54 @@
+//! xen/include/public/memory.h
+
+use super::assert_layout;
+
+/// `XENMEM_add_to_physmap`
+pub const ADD_TO_PHYSMAP: u64 = 7;
+/// `XENMEM_memory_map`
+pub const MEMORY_MAP: u64 = 9;
+
+/// `XENMAPSPACE_shared_info`
+pub const SPACE_SHARED_INFO: u32 = 0;
+/// `XENMAPSPACE_grant_table`
+pub const SPACE_GRANT_TABLE: u32 = 1;
+
+/// `xen_add_to_physmap`
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct AddToPhysmap {
+    /// In: whose map; `DOMID_SELF`.
+    pub domid: u16,
+    /// In: pages, for ranges only.
+    pub size: u16,
+    /// In: `SPACE_*`.
+    pub space: u32,
+    /// In: index into that space.
+    pub idx: u64,
+    /// In: where it shall appear. A RAM page that was there is freed.
+    pub gpfn: u64,
+}
+assert_layout!(AddToPhysmap, 24 / 8, domid @ 0, size @ 2, space @ 4, idx @ 8, gpfn @ 16);
+
+/// `xen_memory_map`
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MemoryMap {
+    /// In: room in the buffer; out: entries written.
+    pub nr_entries: u32,
+    /// In: address of an array of [`E820Entry`].
+    pub buffer: u64,
+}
+assert_layout!(MemoryMap, 16 / 8, nr_entries @ 0, buffer @ 8);
+
+/// An E820 entry as `XENMEM_memory_map` writes it: 20 bytes, unaligned.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, packed)]
+pub struct E820Entry {
+    /// First byte.
+    pub addr: u64,
+    /// Bytes.
+    pub size: u64,
+    /// 1 is RAM.
+    pub kind: u32,
+}
+assert_layout!(E820Entry, 20 / 1, addr @ 0, size @ 8, kind @ 16);

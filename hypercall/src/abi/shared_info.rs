@@ -1,0 +1,93 @@
+//! `shared_info`, `vcpu_info` and the clock in them (xen/include/public/xen.h, arch-x86/xen.h).
+//!
+//! Xen writes these while we read, so every field is an atomic.
+
+use core::sync::atomic::{AtomicI8, AtomicU8, AtomicU32, AtomicU64};
+
+use super::assert_layout;
+
+/// Words of pending and mask bits.
+pub const EVTCHN_WORDS: usize = 64;
+/// Ports of the two-level ABI: 64 words of 64 bits.
+pub const EVTCHN_PORTS: u32 = 4096;
+
+/// `vcpu_time_info`: what turns the time-stamp counter into [`SystemTime`](crate::SystemTime).
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct VcpuTimeInfo {
+    /// Odd while Xen is writing.
+    pub version: AtomicU32,
+    /// Padding.
+    pub pad0: AtomicU32,
+    /// Counter when `system_time` was taken.
+    pub tsc_timestamp: AtomicU64,
+    /// Nanoseconds since the host booted.
+    pub system_time: AtomicU64,
+    /// Nanoseconds per (shifted) tick, times 2^32.
+    pub tsc_to_system_mul: AtomicU32,
+    /// Left shift of the ticks; negative means right.
+    pub tsc_shift: AtomicI8,
+    /// Bit 0: the counter is the same on all CPUs.
+    pub flags: AtomicU8,
+    /// Padding.
+    pub pad1: [AtomicU8; 2],
+}
+assert_layout!(VcpuTimeInfo, 32 / 8, version @ 0, tsc_timestamp @ 8, system_time @ 16, tsc_to_system_mul @ 24,
+    tsc_shift @ 28, flags @ 29);
+
+/// `vcpu_info`
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct VcpuInfo {
+    /// Non-zero: events wait.
+    pub evtchn_upcall_pending: AtomicU8,
+    /// Non-zero: do not interrupt.
+    pub evtchn_upcall_mask: AtomicU8,
+    /// One bit per word of pending bits.
+    pub evtchn_pending_sel: AtomicU64,
+    /// `arch.cr2` and padding.
+    pub arch: [AtomicU64; 2],
+    /// The clock.
+    pub time: VcpuTimeInfo,
+}
+assert_layout!(VcpuInfo, 64 / 8, evtchn_upcall_pending @ 0, evtchn_upcall_mask @ 1, evtchn_pending_sel @ 8,
+    arch @ 16, time @ 32);
+
+/// `shared_info`
+#[derive(Debug)]
+#[repr(C)]
+pub struct SharedInfo {
+    /// One for each of the first 32 virtual CPUs.
+    pub vcpu_info: [VcpuInfo; 32],
+    /// A bit per port: set by Xen, cleared by us.
+    pub evtchn_pending: [AtomicU64; EVTCHN_WORDS],
+    /// A bit per port: no selector bit and no upcall for it.
+    pub evtchn_mask: [AtomicU64; EVTCHN_WORDS],
+    /// Odd while Xen is writing the wall clock.
+    pub wc_version: AtomicU32,
+    /// Wall clock at system time 0: seconds since 1970, low half.
+    pub wc_sec: AtomicU32,
+    /// And nanoseconds.
+    pub wc_nsec: AtomicU32,
+    /// Seconds, high half.
+    pub wc_sec_hi: AtomicU32,
+    /// `arch_shared_info`: PV's own matters.
+    pub arch: [AtomicU64; 6],
+}
+assert_layout!(SharedInfo, 3136 / 8, vcpu_info @ 0, evtchn_pending @ 2048, evtchn_mask @ 2560, wc_version @ 3072,
+    wc_sec @ 3076, wc_nsec @ 3080, wc_sec_hi @ 3084, arch @ 3088);
+
+impl Default for SharedInfo {
+    fn default() -> Self {
+        Self {
+            vcpu_info: Default::default(),
+            evtchn_pending: [const { AtomicU64::new(0) }; EVTCHN_WORDS],
+            evtchn_mask: [const { AtomicU64::new(0) }; EVTCHN_WORDS],
+            wc_version: AtomicU32::new(0),
+            wc_sec: AtomicU32::new(0),
+            wc_nsec: AtomicU32::new(0),
+            wc_sec_hi: AtomicU32::new(0),
+            arch: Default::default(),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The one gate between a driver and the machine.
+
+use core::ptr::NonNull;
+
+use crate::abi::grant_table::EntryV1;
+use crate::abi::shared_info::SharedInfo;
+use crate::{DomId, Errno, Gfn, Port, SharedPage, SystemTime};
+
+/// Why a domain stops (`SHUTDOWN_*`, xen/include/public/sched.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ShutdownReason {
+    /// The work is done; the toolstack destroys the domain (`on_poweroff`).
+    PowerOff = 0,
+    /// Start again (`on_reboot`).
+    Reboot = 1,
+    /// Something is broken; the toolstack may keep the domain for a look (`on_crash`).
+    Crash = 3,
+}
+
+/// Xen's version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// 4 in 4.17.
+    pub major: u16,
+    /// 17 in 4.17.
+    pub minor: u16,
+}
+
+/// A page and a port that the toolstack set up before the domain's first instruction: the console's or xenstore's.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceRing<'a> {
+    /// The ring's page, shared with the service.
+    pub page: &'a SharedPage,
+    /// The event channel to the service.
+    pub port: Port,
+}
+
+/// What a driver may ask of the machine it runs on.
+///
+/// An implementation is a handle: cheap to clone, and every clone is the same domain. All methods are safe; what
+/// they hand out is memory that outlives the handle or borrows from it. None of them blocks, except that
+/// [`poll`](Hypervisor::poll) may.
+///
+/// # What an implementer promises
+///
+/// * [`alloc_pages`](Hypervisor::alloc_pages) gives memory that nothing else uses, zeroed, until it is freed.
+/// * [`grant_frame`](Hypervisor::grant_frame) and [`shared_info`](Hypervisor::shared_info) give the tables that the
+///   peers' grants and events really go through.
+/// * Numbers that Xen returned are passed on as they are: callers check them.
+pub trait Hypervisor: Clone + 'static {
+    // Memory
+
+    /// Takes `count` contiguous pages of zeroes; `None` when there are none.
+    fn alloc_pages(&self, count: usize) -> Option<NonNull<SharedPage>>;
+
+    /// Gives pages back.
+    ///
+    /// # Safety
+    /// `first` and `count` are those of one [`alloc_pages`](Hypervisor::alloc_pages) call, no reference to the
+    /// pages remains, and no peer can reach them any more.
+    unsafe fn free_pages(&self, first: NonNull<SharedPage>, count: usize);
+
+    /// The number by which Xen knows a page. It need not be mapped for anybody else.
+    fn gfn_of(&self, page: &SharedPage) -> Gfn;
+
+    // What the toolstack prepared
+
+    /// The console ring of this domain, if it has one.
+    fn console_ring(&self) -> Option<ServiceRing<'_>>;
+
+    /// The xenstore ring of this domain, if it has one.
+    fn store_ring(&self) -> Option<ServiceRing<'_>>;
+
+    /// Xen's version; `None` if it does not say.
+    fn version(&self) -> Option<Version>;
+
+    // Time
+
+    /// The page of pending bits, clocks and wall time that Xen keeps for the domain.
+    fn shared_info(&self) -> &SharedInfo;
+
+    /// The time-stamp counter that the clock in [`shared_info`](Hypervisor::shared_info) is told in.
+    fn tsc(&self) -> u64;
+
+    // Event channels (xen/include/public/event_channel.h)
+
+    /// `EVTCHNOP_alloc_unbound`: a new port that `remote` may bind to.
+    ///
+    /// # Errors
+    /// `ENOSPC` when all ports are taken; whatever else Xen says.
+    fn evtchn_alloc_unbound(&self, remote: DomId) -> Result<Port, Errno>;
+
+    /// `EVTCHNOP_close`.
+    ///
+    /// # Errors
+    /// `EINVAL` if the port is not open.
+    fn evtchn_close(&self, port: Port) -> Result<(), Errno>;
+
+    /// `EVTCHNOP_send`: signals the other end.
+    ///
+    /// # Errors
+    /// `EINVAL` if the port is not open. A port whose other end has gone is no error.
+    fn evtchn_send(&self, port: Port) -> Result<(), Errno>;
+
+    // Scheduling (xen/include/public/sched.h)
+
+    /// `SCHEDOP_poll`: sleeps until one of `ports` is pending, another port becomes pending, or `deadline` has
+    /// passed. It may return early for no reason. Xen takes 128 ports at most; the first 128 are used.
+    fn poll(&self, ports: &[Port], deadline: Option<SystemTime>);
+
+    /// `SCHEDOP_shutdown`. On metal it does not come back.
+    fn shutdown(&self, reason: ShutdownReason);
+
+    // Grant table (xen/include/public/grant_table.h), version 1
+
+    /// How many pages of 512 entries the grant table may grow to.
+    fn grant_max_frames(&self) -> u32;
+
+    /// The `index`th page of the grant table, made to exist if need be. The same index gives the same page.
+    ///
+    /// # Errors
+    /// Whatever Xen says when the table cannot grow.
+    fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno>;
+
+    // Last words
+
+    /// Writes to Xen's own log (`CONSOLEIO_write`), as far as Xen lets a guest. For what the console ring cannot
+    /// carry: the first and the last words.
+    fn console_io(&self, bytes: &[u8]);
+}

@@ -1,0 +1,1 @@
+//! Async TCP, UDP, DNS and DHCP over smoltcp, and the network device trait

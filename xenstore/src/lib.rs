@@ -1,0 +1,1 @@
+//! Xenstore client and the xenbus handshake
