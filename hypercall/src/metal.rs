@@ -1,0 +1,328 @@
+//! The real Xen, under PVH on x86-64: a zero-sized [`Hypervisor`] whose methods are inline hypercalls.
+//!
+//! What Xen gives each domain once (the shared-info page, the frames of the grant table) is mapped into a window of
+//! guest frames that hold no RAM, so that no page of ours is lost and no superpage is broken. The state that this
+//! needs is a few atomics in this module: the only globals of the crate, and only on metal.
+
+extern crate alloc;
+
+use alloc::alloc::{Layout, alloc_zeroed, dealloc};
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid, _mm_lfence, _rdtsc};
+use core::ptr::{NonNull, from_mut};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::abi::grant_table::{self, EntryV1};
+use crate::abi::shared_info::SharedInfo;
+use crate::abi::{event_channel, hvm, memory, nr, sched, vcpu};
+use crate::{
+    DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Port, ServiceRing, SharedPage, ShutdownReason, SystemTime, Version,
+};
+
+/// The Xen that this image runs on. There is one, so it needs no bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Xen(());
+
+/// The most grant-table frames we use: 131,072 references.
+const GRANT_FRAMES_MAX: u32 = 256;
+
+/// Guest frames that [`Xen::init`] needs: the shared-info page, then the grant table's.
+pub const WINDOW_PAGES: u64 = 1 + GRANT_FRAMES_MAX as u64;
+
+/// Set where the CPU wants `vmmcall` (AMD, Hygon) in place of `vmcall`: the wrong one is an invalid opcode.
+static VMMCALL: AtomicBool = AtomicBool::new(false);
+/// First byte of the window; 0 before [`Xen::init`].
+static WINDOW: AtomicU64 = AtomicU64::new(0);
+/// A bit per grant-table frame that is mapped.
+static GRANT_FRAMES_MAPPED: [AtomicU64; GRANT_FRAMES_MAX as usize / 64] = [const { AtomicU64::new(0) }; _];
+
+impl Xen {
+    /// Looks for Xen's CPUID leaves. `None`: this is some other hypervisor, or none.
+    ///
+    /// What it returns may talk to Xen's log and shut down; everything else wants [`init`](Self::init) first.
+    #[must_use]
+    pub fn detect() -> Option<Self> {
+        // Viridian may take the first leaves, so Xen's can be further up (xen/include/public/arch-x86/cpuid.h).
+        (0..0x100_u32).find(|n| {
+            let leaf = __cpuid(0x4000_0000 + n * 0x100);
+            [leaf.ebx, leaf.ecx, leaf.edx] == [0x566e_6558, 0x6558_4d4d, 0x4d4d_566e]
+        })?;
+        let vendor = __cpuid(0);
+        let amd = vendor.ecx == u32::from_le_bytes(*b"cAMD") || vendor.ecx == u32::from_le_bytes(*b"uine");
+        VMMCALL.store(amd, Ordering::Relaxed);
+        Some(Self(()))
+    }
+
+    /// Maps the shared-info page and settles on version 1 of the grant table.
+    ///
+    /// # Errors
+    /// What Xen said to the mapping.
+    ///
+    /// # Safety
+    /// [`WINDOW_PAGES`] guest frames from `window` on hold no RAM and no device, and are mapped one to one,
+    /// writable and cacheable, for good. Called once.
+    pub unsafe fn init(self, window: Gfn) -> Result<(), Errno> {
+        self.add_to_physmap(memory::SPACE_SHARED_INFO, 0, window)?;
+        WINDOW.store(window.0 * PAGE_SIZE as u64, Ordering::Relaxed);
+        // A kernel that ran here before us (kexec) may have left version 2.
+        let mut arg = grant_table::SetVersion { version: 1 };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        unsafe {
+            call(
+                nr::GRANT_TABLE_OP,
+                grant_table::SET_VERSION,
+                from_mut(&mut arg) as u64,
+                1,
+            )
+        }?;
+        Ok(())
+    }
+
+    /// The memory map as Xen tells it (`XENMEM_memory_map`): how many of `entries` it filled.
+    ///
+    /// # Errors
+    /// What Xen said.
+    pub fn memory_map(self, entries: &mut [memory::E820Entry]) -> Result<usize, Errno> {
+        let mut arg = memory::MemoryMap {
+            nr_entries: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            buffer: entries.as_mut_ptr() as u64,
+        };
+        // SAFETY: the buffer has room for as many entries as the argument says, and both live through the call.
+        unsafe { call(nr::MEMORY_OP, memory::MEMORY_MAP, from_mut(&mut arg) as u64, 0) }?;
+        Ok((arg.nr_entries as usize).min(entries.len()))
+    }
+
+    /// How many virtual CPUs the domain has, counted up to `limit`.
+    #[must_use]
+    pub fn vcpus(self, limit: u32) -> u32 {
+        (0..limit)
+            // SAFETY: VCPUOP_is_up has no argument structure.
+            .take_while(|&n| unsafe { call(nr::VCPU_OP, vcpu::IS_UP, n.into(), 0) }.is_ok())
+            .count() as u32
+    }
+
+    fn add_to_physmap(self, space: u32, idx: u64, gpfn: Gfn) -> Result<(), Errno> {
+        let mut arg = memory::AddToPhysmap {
+            domid: DomId::SELF.0,
+            size: 0,
+            space,
+            idx,
+            gpfn: gpfn.0,
+        };
+        // SAFETY: the argument is what this operation wants, and lives through the call. What it maps over is the
+        // window, which holds nothing.
+        unsafe { call(nr::MEMORY_OP, memory::ADD_TO_PHYSMAP, from_mut(&mut arg) as u64, 0) }.map(|_| ())
+    }
+
+    fn hvm_param(self, index: u32) -> Option<u64> {
+        let mut arg = hvm::Param {
+            domid: DomId::SELF.0,
+            index,
+            ..Default::default()
+        };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        unsafe { call(nr::HVM_OP, hvm::GET_PARAM, from_mut(&mut arg) as u64, 0) }.ok()?;
+        // 0 and ~0 both stand for "not there".
+        (arg.value != 0 && arg.value != u64::MAX).then_some(arg.value)
+    }
+
+    fn service_ring(self, pfn: u32, evtchn: u32) -> Option<ServiceRing<'static>> {
+        let page = self.hvm_param(pfn)?.checked_mul(PAGE_SIZE as u64)?;
+        let port = Port(u32::try_from(self.hvm_param(evtchn)?).ok()?);
+        // SAFETY: Xen says that the ring's page is at this guest frame, below 4 GiB, which boot maps one to one for
+        // good; it is page-aligned and only ever seen through SharedPage.
+        let page = unsafe { &*(page as *const SharedPage) };
+        Some(ServiceRing { page, port })
+    }
+
+    /// One byte past the window's shared-info page, where the grant table's frames begin.
+    fn grant_base(self) -> u64 {
+        WINDOW.load(Ordering::Relaxed) + PAGE_SIZE as u64
+    }
+}
+
+impl Hypervisor for Xen {
+    fn alloc_pages(&self, count: usize) -> Option<NonNull<SharedPage>> {
+        let layout = page_layout(count)?;
+        // SAFETY: page_layout never gives a layout of size zero.
+        NonNull::new(unsafe { alloc_zeroed(layout) }.cast())
+    }
+
+    unsafe fn free_pages(&self, first: NonNull<SharedPage>, count: usize) {
+        if let Some(layout) = page_layout(count) {
+            // SAFETY: the caller says that these pages came from alloc_pages with the same count.
+            unsafe { dealloc(first.as_ptr().cast(), layout) }
+        }
+    }
+
+    fn gfn_of(&self, page: &SharedPage) -> Gfn {
+        // Memory is mapped one to one.
+        Gfn(page.as_ptr() as u64 / PAGE_SIZE as u64)
+    }
+
+    fn console_ring(&self) -> Option<ServiceRing<'_>> {
+        self.service_ring(hvm::PARAM_CONSOLE_PFN, hvm::PARAM_CONSOLE_EVTCHN)
+    }
+
+    fn store_ring(&self) -> Option<ServiceRing<'_>> {
+        self.service_ring(hvm::PARAM_STORE_PFN, hvm::PARAM_STORE_EVTCHN)
+    }
+
+    fn version(&self) -> Option<Version> {
+        // SAFETY: XENVER_version has no argument structure.
+        let version = unsafe { call(nr::XEN_VERSION, nr::XENVER_VERSION, 0, 0) }.ok()?;
+        Some(Version {
+            major: (version >> 16) as u16,
+            minor: version as u16,
+        })
+    }
+
+    fn shared_info(&self) -> &SharedInfo {
+        let window = WINDOW.load(Ordering::Relaxed);
+        debug_assert_ne!(window, 0, "init comes first");
+        // SAFETY: init mapped the shared-info page there for good; all its fields are atomics.
+        unsafe { &*(window as *const SharedInfo) }
+    }
+
+    #[inline]
+    fn tsc(&self) -> u64 {
+        // The fence keeps the processor from reading the counter before what precedes it in the program.
+        // SAFETY: every x86-64 has both instructions, and Xen lets guests use them.
+        unsafe { _mm_lfence() };
+        // SAFETY: as above.
+        unsafe { _rdtsc() }
+    }
+
+    fn evtchn_alloc_unbound(&self, remote: DomId) -> Result<Port, Errno> {
+        let mut arg = event_channel::AllocUnbound {
+            dom: DomId::SELF.0,
+            remote_dom: remote.0,
+            port: 0,
+        };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        unsafe {
+            call(
+                nr::EVENT_CHANNEL_OP,
+                event_channel::ALLOC_UNBOUND,
+                from_mut(&mut arg) as u64,
+                0,
+            )
+        }?;
+        Ok(Port(arg.port))
+    }
+
+    fn evtchn_close(&self, port: Port) -> Result<(), Errno> {
+        let mut arg = event_channel::PortArg { port: port.0 };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        unsafe { call(nr::EVENT_CHANNEL_OP, event_channel::CLOSE, from_mut(&mut arg) as u64, 0) }.map(|_| ())
+    }
+
+    fn evtchn_send(&self, port: Port) -> Result<(), Errno> {
+        let mut arg = event_channel::PortArg { port: port.0 };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        unsafe { call(nr::EVENT_CHANNEL_OP, event_channel::SEND, from_mut(&mut arg) as u64, 0) }.map(|_| ())
+    }
+
+    fn poll(&self, ports: &[Port], deadline: Option<SystemTime>) {
+        let ports = &ports[..ports.len().min(sched::POLL_MAX_PORTS)];
+        let mut arg = sched::Poll {
+            ports: ports.as_ptr() as u64,
+            nr_ports: ports.len() as u32,
+            // 0 would mean for ever; the first nanosecond of the host has passed, so 1 means at once.
+            timeout: deadline.map_or(0, |at| at.0.max(1)),
+        };
+        // SAFETY: the array has as many ports as the argument says (Port is a transparent u32); both live through
+        // the call. A refusal is an early return, which the caller must expect anyway.
+        let _ = unsafe { call(nr::SCHED_OP, sched::POLL, from_mut(&mut arg) as u64, 0) };
+    }
+
+    fn shutdown(&self, reason: ShutdownReason) {
+        let mut arg = sched::Shutdown { reason: reason as u32 };
+        loop {
+            // SAFETY: the argument is what this operation wants, and lives through the call.
+            let _ = unsafe { call(nr::SCHED_OP, sched::SHUTDOWN, from_mut(&mut arg) as u64, 0) };
+            // Only a Xen that refuses brings us here. There is nothing left to run.
+            // SAFETY: hlt with interrupts off stops the CPU, which is what is wanted; it touches no memory.
+            unsafe { asm!("hlt", options(nomem, nostack)) };
+        }
+    }
+
+    fn grant_max_frames(&self) -> u32 {
+        let mut arg = grant_table::QuerySize {
+            dom: DomId::SELF.0,
+            ..Default::default()
+        };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        let asked = unsafe {
+            call(
+                nr::GRANT_TABLE_OP,
+                grant_table::QUERY_SIZE,
+                from_mut(&mut arg) as u64,
+                1,
+            )
+        };
+        // Every Xen has given at least 4.
+        let max = if asked.is_ok() && arg.status == 0 {
+            arg.max_nr_frames
+        } else {
+            4
+        };
+        max.min(GRANT_FRAMES_MAX)
+    }
+
+    fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
+        let mapped = GRANT_FRAMES_MAPPED.get(index as usize / 64).ok_or(Errno::ENOSPC)?;
+        let bit = 1 << (index % 64);
+        let address = self.grant_base() + u64::from(index) * PAGE_SIZE as u64;
+        if mapped.load(Ordering::Relaxed) & bit == 0 {
+            self.add_to_physmap(memory::SPACE_GRANT_TABLE, index.into(), Gfn(address / PAGE_SIZE as u64))?;
+            mapped.fetch_or(bit, Ordering::Relaxed);
+        }
+        // SAFETY: this frame of the grant table is mapped there for good; an entry is made of atomics.
+        Ok(unsafe { &*(address as *const [EntryV1; EntryV1::PER_PAGE]) })
+    }
+
+    fn console_io(&self, bytes: &[u8]) {
+        // SAFETY: Xen reads as many bytes as the slice has. A refusal (a release build of Xen) is expected.
+        let _ = unsafe {
+            call(
+                nr::CONSOLE_IO,
+                nr::CONSOLEIO_WRITE,
+                bytes.len() as u64,
+                bytes.as_ptr() as u64,
+            )
+        };
+    }
+}
+
+fn page_layout(count: usize) -> Option<Layout> {
+    let bytes = count.checked_mul(PAGE_SIZE).filter(|&bytes| bytes > 0)?;
+    Layout::from_size_align(bytes, PAGE_SIZE).ok()
+}
+
+/// Makes a hypercall with up to three arguments, which is all that our operations take.
+///
+/// # Safety
+/// The arguments are what the hypercall wants; structures they point to live through the call, and what Xen does
+/// to memory on account of it is memory that nobody else relies on.
+#[inline]
+unsafe fn call(number: u32, a1: u64, a2: u64, a3: u64) -> Result<u64, Errno> {
+    let result: i64;
+    // xen/docs/guest-guide/x86/hypercall-abi.rst: number and result in rax; arguments in rdi, rsi, rdx, which are
+    // clobbered. No hypercall page: XSA-466.
+    if VMMCALL.load(Ordering::Relaxed) {
+        // SAFETY: detect saw that the CPU has this instruction; the rest is the caller's promise. The compiler is
+        // told that memory changes (no `nomem`).
+        unsafe {
+            asm!("vmmcall", inlateout("rax") u64::from(number) => result, inlateout("rdi") a1 => _,
+                 inlateout("rsi") a2 => _, inlateout("rdx") a3 => _, options(nostack));
+        }
+    } else {
+        // SAFETY: the same for the other vendors.
+        unsafe {
+            asm!("vmcall", inlateout("rax") u64::from(number) => result, inlateout("rdi") a1 => _,
+                 inlateout("rsi") a2 => _, inlateout("rdx") a3 => _, options(nostack));
+        }
+    }
+    Errno::from_result(result)
+}
