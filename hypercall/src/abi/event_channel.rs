@@ -2,10 +2,6 @@
 
 use super::assert_layout;
 
-/// `EVTCHNOP_bind_interdomain`
-pub const BIND_INTERDOMAIN: u64 = 0;
-/// `EVTCHNOP_bind_virq`
-pub const BIND_VIRQ: u64 = 1;
 /// `EVTCHNOP_close`
 pub const CLOSE: u64 = 3;
 /// `EVTCHNOP_send`
@@ -25,19 +21,6 @@ pub struct AllocUnbound {
     pub port: u32,
 }
 assert_layout!(AllocUnbound, 8 / 4, dom @ 0, remote_dom @ 2, port @ 4);
-
-/// `evtchn_bind_interdomain`
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct BindInterdomain {
-    /// In: whose unbound port.
-    pub remote_dom: u16,
-    /// In: that port.
-    pub remote_port: u32,
-    /// Out: our end.
-    pub local_port: u32,
-}
-assert_layout!(BindInterdomain, 12 / 4, remote_dom @ 0, remote_port @ 4, local_port @ 8);
 
 /// `evtchn_close` and `evtchn_send`: a port and nothing else.
 #[derive(Clone, Copy, Debug, Default)]
