@@ -1,1 +1,28 @@
-//! Pages shared with another Xen domain: grant table and shared rings
+//! Pages shared with another Xen domain.
+//!
+//! * [`Pages`]: a run of pages that is ours alone.
+//! * [`Table`]: the grant table of this domain (version 1). [`Table::share`] turns pages into [`Shared`] ones.
+//! * [`Shared`]: pages that a peer may read ([`ReadOnly`]) or write ([`ReadWrite`]) until they are revoked. The type
+//!   follows the truth: what a peer can change is never seen as `&[u8]`, and what it still maps can neither be freed
+//!   nor used again.
+//! * [`FrontRing`], [`BackRing`]: the two ends of a ring of requests and responses (xen/include/public/io/ring.h).
+//! * [`ByteRing`]: the byte rings of console and xenstore.
+//!
+//! Everything works with a [`Hypervisor`](fata_hypercall::Hypervisor) handle; there is no global state.
+#![no_std]
+
+extern crate alloc;
+
+mod bytes;
+mod error;
+mod pages;
+mod ring;
+mod shared;
+mod table;
+
+pub use bytes::{ByteLane, ByteLayout, ByteRing};
+pub use error::{Busy, Error, Full, RingError, ShareError};
+pub use pages::Pages;
+pub use ring::{BackRing, FrontRing, slots_in_page};
+pub use shared::{Access, ReadOnly, ReadWrite, Reclaimed, Shared};
+pub use table::{Stats, Table};

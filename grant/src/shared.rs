@@ -1,0 +1,225 @@
+//! Pages that a peer may reach.
+
+use alloc::vec::Vec;
+use core::borrow::Borrow;
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use core::slice;
+use core::sync::atomic::Ordering;
+
+use fata_hypercall::abi::grant_table::{EntryV1, Flags};
+use fata_hypercall::{DomId, GrantRef, Hypervisor, PAGE_SIZE, SharedPage};
+
+use crate::table::end_access;
+use crate::{Busy, Pages, Table};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::ReadOnly {}
+    impl Sealed for super::ReadWrite {}
+}
+
+/// What a peer may do with a shared page: [`ReadOnly`] or [`ReadWrite`].
+pub trait Access: sealed::Sealed + 'static {
+    /// What the entry in the grant table says.
+    const FLAGS: Flags;
+}
+
+/// The peer may read. Only we write, so the bytes can be borrowed: [`Shared::bytes_mut`].
+#[derive(Clone, Copy, Debug)]
+pub struct ReadOnly;
+
+/// The peer may read and write, so the bytes can be copied in and out but not borrowed: [`Shared::page`].
+#[derive(Clone, Copy, Debug)]
+pub struct ReadWrite;
+
+impl Access for ReadOnly {
+    const FLAGS: Flags = Flags::PERMIT_ACCESS.union(Flags::READONLY);
+}
+
+impl Access for ReadWrite {
+    const FLAGS: Flags = Flags::PERMIT_ACCESS;
+}
+
+/// A run of pages that a peer may reach, one grant reference for each.
+///
+/// Dropped, the pages are revoked and freed; those that the peer still maps go to the table's quarantine instead.
+///
+/// A `Shared` of one page with [`ReadWrite`] is what a [`FrontRing`](crate::FrontRing) lives in: it can be borrowed
+/// as its (first) page.
+pub struct Shared<H: Hypervisor, A: Access> {
+    table: Table<H>,
+    first: NonNull<SharedPage>,
+    references: Vec<GrantRef>,
+    /// `None` only once revoked, inside `revoke` and `drop`.
+    pages: Option<Pages<H>>,
+    peer: DomId,
+    _access: A,
+}
+
+impl<H: Hypervisor, A: Access> Shared<H, A> {
+    pub(crate) fn new(table: Table<H>, pages: Pages<H>, references: Vec<GrantRef>, peer: DomId, access: A) -> Self {
+        Self {
+            table,
+            first: pages.first(),
+            references,
+            pages: Some(pages),
+            peer,
+            _access: access,
+        }
+    }
+
+    /// How many pages there are; never 0.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.references.len()
+    }
+
+    /// The references by which the peer names the pages, in their order.
+    #[must_use]
+    pub fn references(&self) -> &[GrantRef] {
+        &self.references
+    }
+
+    /// The reference of one page.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    #[must_use]
+    pub fn reference(&self, page: usize) -> GrantRef {
+        self.references[page]
+    }
+
+    /// Who may reach the pages.
+    #[must_use]
+    pub fn peer(&self) -> DomId {
+        self.peer
+    }
+
+    /// Takes the pages back. Their bytes are as the peer left them.
+    ///
+    /// # Errors
+    /// [`Busy`] if the peer still maps one: then the whole run is in the table's quarantine.
+    pub fn revoke(mut self) -> Result<Pages<H>, Busy> {
+        self.end().unwrap_or(Err(Busy))
+    }
+
+    fn end(&mut self) -> Option<Result<Pages<H>, Busy>> {
+        let references = core::mem::take(&mut self.references);
+        self.pages.take().map(|pages| self.table.end(pages, references))
+    }
+
+    fn all(&self) -> &[SharedPage] {
+        // SAFETY: the run was allocated with this many pages and lives as long as `self`; a SharedPage makes no
+        // claim about who else reads or writes it.
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.references.len()) }
+    }
+}
+
+impl<H: Hypervisor> Shared<H, ReadOnly> {
+    /// The bytes of all pages. The peer sees them too, but cannot change them.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the run has this length and lives as long as `self`. Xen lets the peer only read, so nobody writes
+        // while `self` is borrowed.
+        unsafe { slice::from_raw_parts(self.first.as_ptr().cast(), self.references.len() * PAGE_SIZE) }
+    }
+
+    /// The bytes of all pages, for writing. The peer may see every step of it.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; `self` is borrowed exclusively, and the peer, which is no part of this program, only
+        // reads.
+        unsafe { slice::from_raw_parts_mut(self.first.as_ptr().cast(), self.references.len() * PAGE_SIZE) }
+    }
+}
+
+impl<H: Hypervisor> Shared<H, ReadWrite> {
+    /// One page, to copy from and to.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    #[must_use]
+    pub fn page(&self, index: usize) -> &SharedPage {
+        &self.all()[index]
+    }
+
+    /// Ends the peer's access to one page for a while: the guard's bytes are ours. Dropped, it grants the same page
+    /// again under the same reference.
+    ///
+    /// This is the receive path: it costs one compare-and-swap and one store, no hypercall and no allocation.
+    ///
+    /// # Errors
+    /// [`Busy`] if the peer still maps the page. It stays shared.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn reclaim(&mut self, index: usize) -> Result<Reclaimed<'_>, Busy> {
+        let entry = self.table.entry(self.references[index]);
+        end_access(entry)?;
+        // SAFETY: there is a reference for each page of the run, so the index is inside it.
+        let mut page = unsafe { self.first.add(index) };
+        // SAFETY: the entry just became empty, so no peer reaches the page, and `self` is borrowed exclusively while
+        // the guard lives, so nobody here does.
+        let page = unsafe { page.as_mut() };
+        Ok(Reclaimed {
+            bytes: page.get_mut(),
+            entry,
+        })
+    }
+}
+
+impl<H: Hypervisor> Borrow<SharedPage> for Shared<H, ReadWrite> {
+    fn borrow(&self) -> &SharedPage {
+        self.page(0)
+    }
+}
+
+impl<H: Hypervisor, A: Access> Drop for Shared<H, A> {
+    fn drop(&mut self) {
+        // Busy or not: the table has taken care of the pages.
+        let _ = self.end();
+    }
+}
+
+impl<H: Hypervisor, A: Access> fmt::Debug for Shared<H, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Shared({:p} + {} with {})",
+            self.first,
+            self.references.len(),
+            self.peer
+        )
+    }
+}
+
+/// A page that is ours for the moment; see [`Shared::reclaim`].
+#[derive(Debug)]
+pub struct Reclaimed<'a> {
+    bytes: &'a mut [u8; PAGE_SIZE],
+    entry: &'a EntryV1,
+}
+
+impl Deref for Reclaimed<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl DerefMut for Reclaimed<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+impl Drop for Reclaimed<'_> {
+    fn drop(&mut self) {
+        // Domain and frame are still in the entry. Release: our last use of the bytes comes before the permission.
+        self.entry.flags.store(ReadWrite::FLAGS.bits(), Ordering::Release);
+    }
+}
