@@ -1,0 +1,222 @@
+//! What all domains have in common: time, chance, who sleeps, who is connected to whom.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::SeqCst;
+
+use fata_hypercall::{DomId, Errno, Port};
+
+use crate::domain::DomainState;
+use crate::ports::PortState;
+use crate::rng::{Rng, mix};
+
+/// Something that takes turns: a domain or a service.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) name: String,
+    pub(crate) runnable: bool,
+    /// Wake at this time at the latest, in nanoseconds.
+    pub(crate) deadline: Option<u64>,
+    pub(crate) turns: u64,
+}
+
+/// The number of a slot.
+pub(crate) type SlotId = usize;
+
+/// The shared state behind every handle.
+pub(crate) struct Machine {
+    pub(crate) seed: u64,
+    pub(crate) now: Cell<u64>,
+    pub(crate) rng: RefCell<Rng>,
+    trace: Cell<u64>,
+    domains: RefCell<Vec<Rc<DomainState>>>,
+    slots: RefCell<Vec<Slot>>,
+    violations: RefCell<Vec<String>>,
+}
+
+impl Machine {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        // The host has been up for a while: nothing may depend on a clock that starts at 0.
+        let now = 1_000_000_000 + rng.below(1_000_000_000_000);
+        Self {
+            seed,
+            now: Cell::new(now),
+            rng: RefCell::new(rng),
+            trace: Cell::new(seed),
+            domains: RefCell::default(),
+            slots: RefCell::default(),
+            violations: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn below(&self, bound: u64) -> u64 {
+        self.rng.borrow_mut().below(bound)
+    }
+
+    pub(crate) fn one_in(&self, n: u64) -> bool {
+        self.rng.borrow_mut().one_in(n)
+    }
+
+    /// Adds an event to the hash that says whether two runs were the same.
+    pub(crate) fn note(&self, what: u64, detail: u64) {
+        let step = mix(self.now.get() ^ what.rotate_left(48) ^ detail);
+        self.trace.set(mix(self.trace.get() ^ step));
+    }
+
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace.get()
+    }
+
+    /// Somebody broke a rule. The run stops after the present turn, unless the test wanted it.
+    pub(crate) fn violation(&self, message: String) {
+        self.violations.borrow_mut().push(message);
+    }
+
+    pub(crate) fn violations(&self) -> std::cell::RefMut<'_, Vec<String>> {
+        self.violations.borrow_mut()
+    }
+
+    // Domains
+
+    pub(crate) fn add_domain(&self, domain: Rc<DomainState>) {
+        self.domains.borrow_mut().push(domain);
+    }
+
+    pub(crate) fn remove_domain(&self, id: DomId) {
+        self.domains.borrow_mut().retain(|domain| domain.id != id);
+    }
+
+    pub(crate) fn domain(&self, id: DomId) -> Option<Rc<DomainState>> {
+        self.domains.borrow().iter().find(|domain| domain.id == id).cloned()
+    }
+
+    pub(crate) fn domains(&self) -> Vec<Rc<DomainState>> {
+        self.domains.borrow().clone()
+    }
+
+    // Who sleeps
+
+    pub(crate) fn add_slot(&self, name: &str) -> SlotId {
+        let mut slots = self.slots.borrow_mut();
+        slots.push(Slot {
+            name: name.to_owned(),
+            runnable: true,
+            deadline: None,
+            turns: 0,
+        });
+        slots.len() - 1
+    }
+
+    pub(crate) fn with_slots<T>(&self, f: impl FnOnce(&mut Vec<Slot>) -> T) -> T {
+        f(&mut self.slots.borrow_mut())
+    }
+
+    pub(crate) fn wake(&self, slot: SlotId) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
+            slot.runnable = true;
+            slot.deadline = None;
+        }
+    }
+
+    pub(crate) fn sleep(&self, slot: SlotId, deadline: Option<u64>) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
+            slot.runnable = false;
+            slot.deadline = deadline;
+        }
+    }
+
+    // Event channels
+
+    /// Sets a port pending in its domain's shared_info and wakes whom Xen would wake (evtchn_2l_set_pending).
+    pub(crate) fn raise(&self, domain: &DomainState, port: Port) {
+        self.note(0xe, u64::from(domain.id.0) << 32 | u64::from(port.0));
+        let info = domain.info.shared_info();
+        let (word, bit) = (port.0 as usize / 64, 1_u64 << (port.0 % 64));
+        let Some(pending) = info.evtchn_pending.get(word) else {
+            return;
+        };
+        if pending.fetch_or(bit, SeqCst) & bit != 0 {
+            return; // It was pending already: no edge, no wake-up.
+        }
+        domain.counters.events.set(domain.counters.events.get() + 1);
+        let vcpu = &info.vcpu_info[0];
+        if info.evtchn_mask[word].load(SeqCst) & bit == 0
+            && vcpu.evtchn_pending_sel.fetch_or(1 << word, SeqCst) & 1 << word == 0
+        {
+            vcpu.evtchn_upcall_pending.store(1, SeqCst);
+        }
+        // evtchn_check_pollers: masked or not, and any port unless exactly one was polled for.
+        if domain
+            .sleep
+            .get()
+            .is_some_and(|sleep| sleep.only.is_none_or(|only| only == port))
+        {
+            domain.wake(self);
+        }
+        if let Some(&owner) = domain.port_owners.borrow().get(&port) {
+            self.wake(owner);
+        }
+    }
+
+    /// `EVTCHNOP_send`.
+    pub(crate) fn send(&self, from: &DomainState, port: Port) -> Result<(), Errno> {
+        let state = from.ports.borrow().get(port);
+        match state {
+            None => Err(Errno::EINVAL),
+            Some(PortState::Unbound { .. }) => Ok(()),
+            Some(PortState::Interdomain { remote, port }) => {
+                if let Some(remote) = self.domain(remote) {
+                    self.raise(&remote, port);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// `EVTCHNOP_bind_interdomain`: returns the local port, which is pending at once, because the other end may
+    /// have signalled before there was anybody to hear it.
+    pub(crate) fn bind_interdomain(
+        &self,
+        local: &DomainState,
+        remote_id: DomId,
+        remote_port: Port,
+    ) -> Result<Port, Errno> {
+        let remote_id = if remote_id == DomId::SELF { local.id } else { remote_id };
+        let remote = self.domain(remote_id).ok_or(Errno::ESRCH)?;
+        let state = remote.ports.borrow().get(remote_port);
+        if state != Some(PortState::Unbound { remote: local.id }) {
+            return Err(Errno::EINVAL);
+        }
+        let port = local.ports.borrow_mut().open(PortState::Interdomain {
+            remote: remote_id,
+            port: remote_port,
+        })?;
+        remote
+            .ports
+            .borrow_mut()
+            .set(remote_port, PortState::Interdomain { remote: local.id, port });
+        self.raise(local, port);
+        Ok(port)
+    }
+
+    /// `EVTCHNOP_close`: the other end becomes unbound.
+    pub(crate) fn close(&self, domain: &DomainState, port: Port) -> Result<(), Errno> {
+        let state = domain.ports.borrow_mut().close(port).ok_or(Errno::EINVAL)?;
+        if let PortState::Interdomain { remote, port: peer } = state
+            && let Some(remote) = self.domain(remote)
+        {
+            remote
+                .ports
+                .borrow_mut()
+                .set(peer, PortState::Unbound { remote: domain.id });
+        }
+        // Xen clears the pending bit when it frees the port.
+        let (word, bit) = (port.0 as usize / 64, 1_u64 << (port.0 % 64));
+        if let Some(pending) = domain.info.shared_info().evtchn_pending.get(word) {
+            pending.fetch_and(!bit, SeqCst);
+        }
+        domain.port_owners.borrow_mut().remove(&port);
+        Ok(())
+    }
+}

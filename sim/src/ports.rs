@@ -1,0 +1,68 @@
+//! Event channels, two-level ABI (xen/common/event_channel.c, event_2l.c as facts).
+
+use fata_hypercall::abi::shared_info::EVTCHN_PORTS;
+use fata_hypercall::{DomId, Errno, Port};
+
+/// What is at the other end of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortState {
+    /// Nobody yet; `remote` may bind to it.
+    Unbound {
+        /// Who may.
+        remote: DomId,
+    },
+    /// A port of another domain, or of the same one.
+    Interdomain {
+        /// Whose.
+        remote: DomId,
+        /// Which.
+        port: Port,
+    },
+}
+
+/// One domain's ports.
+#[derive(Default)]
+pub(crate) struct PortTable {
+    /// Index: the port's number. Port 0 is never used.
+    states: Vec<Option<PortState>>,
+}
+
+impl PortTable {
+    /// Opens the lowest free port, as Xen does: a closed number comes back at once.
+    pub(crate) fn open(&mut self, state: PortState) -> Result<Port, Errno> {
+        if self.states.is_empty() {
+            self.states.push(None);
+        }
+        let index = match self.states.iter().skip(1).position(Option::is_none) {
+            Some(free) => free + 1,
+            None if self.states.len() < EVTCHN_PORTS as usize => {
+                self.states.push(None);
+                self.states.len() - 1
+            }
+            None => return Err(Errno::ENOSPC),
+        };
+        self.states[index] = Some(state);
+        Ok(Port(index as u32))
+    }
+
+    pub(crate) fn get(&self, port: Port) -> Option<PortState> {
+        self.states.get(port.0 as usize).copied().flatten()
+    }
+
+    pub(crate) fn set(&mut self, port: Port, state: PortState) {
+        if let Some(slot) = self.states.get_mut(port.0 as usize) {
+            *slot = Some(state);
+        }
+    }
+
+    pub(crate) fn close(&mut self, port: Port) -> Option<PortState> {
+        self.states.get_mut(port.0 as usize).and_then(Option::take)
+    }
+
+    pub(crate) fn open_ports(&self) -> impl Iterator<Item = (Port, PortState)> + '_ {
+        self.states
+            .iter()
+            .enumerate()
+            .filter_map(|(index, state)| Some((Port(index as u32), (*state)?)))
+    }
+}
