@@ -1,0 +1,123 @@
+//! Sleeping, and giving up.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+
+use embassy_futures::select::{Either, select};
+use futures_util::FutureExt;
+
+use crate::timer_heap::TimerKey;
+use crate::{Handle, Instant};
+
+/// The time was up before the future was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOut;
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("timed out")
+    }
+}
+
+impl core::error::Error for TimedOut {}
+
+impl Handle {
+    /// Waits for `duration`. Zero is over at once.
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        self.sleep_until(self.now() + duration)
+    }
+
+    /// Waits until `deadline`. A deadline in the past is over at once, without giving way (rule 53).
+    pub fn sleep_until(&self, deadline: Instant) -> Sleep {
+        Sleep {
+            handle: self.clone(),
+            deadline,
+            timer: None,
+        }
+    }
+
+    /// Runs `future`, but no longer than `duration` from now on; then it is dropped.
+    ///
+    /// The future is asked first: one that is ready wins, even at a `duration` of zero.
+    ///
+    /// # Errors
+    /// The output is [`TimedOut`] when the time is up.
+    pub fn timeout<F: Future>(
+        &self,
+        duration: Duration,
+        future: F,
+    ) -> impl Future<Output = Result<F::Output, TimedOut>> + use<F> {
+        self.timeout_at(self.now() + duration, future)
+    }
+
+    /// Runs `future`, but no longer than until `deadline`; then it is dropped.
+    ///
+    /// # Errors
+    /// The output is [`TimedOut`] when the time is up.
+    pub fn timeout_at<F: Future>(
+        &self,
+        deadline: Instant,
+        future: F,
+    ) -> impl Future<Output = Result<F::Output, TimedOut>> + use<F> {
+        // Put together from parts, not an async block: that would hold `future` twice (see `Handle::spawn`).
+        select(future, self.sleep_until(deadline)).map(|first| match first {
+            Either::First(output) => Ok(output),
+            Either::Second(()) => Err(TimedOut),
+        })
+    }
+}
+
+/// The future of [`Handle::sleep`] and [`Handle::sleep_until`]. Dropping it cancels the timer.
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct Sleep {
+    handle: Handle,
+    deadline: Instant,
+    /// Set by the first poll. It may have fired since.
+    timer: Option<TimerKey>,
+}
+
+impl Sleep {
+    /// When it is over.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = &*self.handle.0;
+        // A timer that still runs needs no look at the clock: it is told. That makes a poll of a timeout cheap.
+        let timer = match self.timer {
+            Some(timer) => shared.timers.borrow_mut().update(timer, cx.waker()).then_some(timer),
+            None if shared.now() >= self.deadline => None,
+            None => Some(shared.timers.borrow_mut().insert(self.deadline, cx.waker().clone())),
+        };
+        match timer {
+            Some(timer) => {
+                self.timer = Some(timer);
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            self.handle.0.timers.borrow_mut().remove(timer);
+        }
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("deadline", &self.deadline).finish()
+    }
+}

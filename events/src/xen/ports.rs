@@ -1,0 +1,355 @@
+//! The domain's event channels.
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use fata_hypercall::abi::sched::POLL_MAX_PORTS;
+use fata_hypercall::abi::shared_info::EVTCHN_WORDS;
+use fata_hypercall::{DomId, Hypervisor, Port};
+
+use super::Error;
+use super::pending::{self, PORTS_PER_WORD, Place};
+use crate::{Raised, Signal};
+
+struct Table<H> {
+    hv: H,
+    /// The open ports' counters, by port. Xen gives out the lowest free number, so this is short.
+    open: RefCell<Vec<Option<Signal>>>,
+    /// A bit per port: somebody waits for it. See [`Ports::dispatch`].
+    awaited: [Cell<u64>; EVTCHN_WORDS],
+    /// Where the last dispatch began, and where the last wait list ended: the next goes on from there.
+    next_dispatch: Cell<u32>,
+    next_list: Cell<u32>,
+}
+
+/// The domain's event channels: who owns which, and who waits for which.
+///
+/// Clones are the same table. There is one per domain.
+pub struct Ports<H>(Rc<Table<H>>);
+
+impl<H> Clone for Ports<H> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<H: Hypervisor> Ports<H> {
+    /// Takes charge of the domain's event channels and masks them all.
+    #[must_use]
+    pub fn new(hv: H) -> Self {
+        pending::mask_all(hv.shared_info());
+        Self(Rc::new(Table {
+            hv,
+            open: RefCell::default(),
+            awaited: [const { Cell::new(0) }; EVTCHN_WORDS],
+            next_dispatch: Cell::new(0),
+            next_list: Cell::new(0),
+        }))
+    }
+
+    /// Opens a port that `remote` may bind to. Dropping the channel closes it.
+    ///
+    /// # Errors
+    /// [`Error::Xen`] when Xen has no port for us.
+    pub fn alloc(&self, remote: DomId) -> Result<Channel<H>, Error> {
+        let hv = &self.0.hv;
+        let port = hv.evtchn_alloc_unbound(remote).map_err(Error::Xen)?;
+        self.open(port, true).inspect_err(|_| {
+            // Beyond what the table can hold: give it back. There is nothing to do if even that fails.
+            let _ = hv.evtchn_close(port);
+        })
+    }
+
+    /// Takes a port that the toolstack opened: the console's or xenstore's. Dropping the channel leaves it open.
+    ///
+    /// # Errors
+    /// [`Error::BadPort`] if it cannot be a port; [`Error::InUse`] if somebody has it.
+    pub fn adopt(&self, port: Port) -> Result<Channel<H>, Error> {
+        self.open(port, false)
+    }
+
+    fn open(&self, port: Port, close: bool) -> Result<Channel<H>, Error> {
+        let place = pending::place(port).ok_or(Error::BadPort(port))?;
+        let index = port.0 as usize;
+        let mut open = self.0.open.borrow_mut();
+        if open.len() <= index {
+            open.resize(index + 1, None);
+        }
+        let slot = open.get_mut(index).ok_or(Error::BadPort(port))?;
+        if slot.is_some() {
+            return Err(Error::InUse(port));
+        }
+        let signal = Signal::new();
+        *slot = Some(signal.clone());
+        Ok(Channel {
+            ports: self.clone(),
+            port,
+            place,
+            signal,
+            close,
+        })
+    }
+
+    /// Takes what is pending, counts it and wakes who waits. `true` if there was anything.
+    ///
+    /// Only ports that somebody waits for are looked at, and their bits are cleared before anybody is woken. A port
+    /// that nobody waits for keeps its pending bit: Xen wakes the domain only when a bit *becomes* set, so a peer that
+    /// signals again and again costs nothing until our side has taken up its last signal and waits for the next. That
+    /// is what masking at dispatch and unmasking after progress gives a driver with interrupts (rule 55); and since a
+    /// port counts once per dispatch however often it fired, a storm on a port that is served gets one turn of the
+    /// loop per turn, like everybody else.
+    ///
+    /// The cost is one load per 64 ports up to the highest one open, and one step per port that fired (rule 56).
+    pub fn dispatch(&self) -> bool {
+        let table = &*self.0;
+        let info = table.hv.shared_info();
+        let words = table.open.borrow().len().div_ceil(PORTS_PER_WORD) as u32;
+        if words == 0 {
+            return false;
+        }
+        // Each dispatch begins a port further on, so that no port is woken first for ever.
+        let start = table.next_dispatch.get() % (words * PORTS_PER_WORD as u32);
+        table.next_dispatch.set(start + 1);
+        let (start_word, start_bit) = (start / PORTS_PER_WORD as u32, start % PORTS_PER_WORD as u32);
+        let mut any = false;
+        for step in 0..words {
+            let word = ((start_word + step) % words) as usize;
+            let awaited = table.awaited_in(word);
+            if awaited == 0 {
+                continue;
+            }
+            let mut fired = pending::take(info, word, awaited).rotate_right(start_bit);
+            while fired != 0 {
+                let bit = (fired.trailing_zeros() + start_bit) % PORTS_PER_WORD as u32;
+                fired &= fired - 1;
+                table.count(word, bit);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// How many ports somebody waits for.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        self.0.awaited.iter().map(|word| word.get().count_ones() as usize).sum()
+    }
+
+    /// How many ports are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.open.borrow().iter().flatten().count()
+    }
+
+    /// Whether none is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills in the ports that `SCHEDOP_poll` shall watch: those that somebody waits for. Says how many.
+    ///
+    /// It takes 128. If there are [more](Self::awaited), each call gives the next 128, and the caller must not sleep
+    /// for long: see [`XenLoop::turn`](super::XenLoop::turn).
+    pub fn wait_list(&self, list: &mut [Port; POLL_MAX_PORTS]) -> usize {
+        let table = &*self.0;
+        let ports = table.open.borrow().len() as u32;
+        if ports == 0 {
+            return 0;
+        }
+        let words = (ports as usize).div_ceil(PORTS_PER_WORD);
+        let start = table.next_list.get() % ports;
+        let (start_word, start_bit) = ((start as usize) / PORTS_PER_WORD, start as usize % PORTS_PER_WORD);
+        let mut len = 0;
+        // The first word comes twice: its upper part first, its lower part last.
+        for step in 0..=words {
+            let word = (start_word + step) % words;
+            let part = match step {
+                0 => u64::MAX << start_bit,
+                _ if step == words => !(u64::MAX << start_bit),
+                _ => u64::MAX,
+            };
+            let mut bits = table.awaited_in(word) & part;
+            while bits != 0 {
+                let port = (word * PORTS_PER_WORD) as u32 + bits.trailing_zeros();
+                let Some(entry) = list.get_mut(len) else {
+                    table.next_list.set(port);
+                    return len;
+                };
+                bits &= bits - 1;
+                *entry = Port(port);
+                len += 1;
+            }
+        }
+        table.next_list.set(0);
+        len
+    }
+}
+
+impl<H> Table<H> {
+    fn awaited_in(&self, word: usize) -> u64 {
+        self.awaited.get(word).map_or(0, Cell::get)
+    }
+
+    fn set_awaited(&self, place: Place, awaited: bool) {
+        if let Some(word) = self.awaited.get(place.word) {
+            word.set(if awaited {
+                word.get() | place.bit
+            } else {
+                word.get() & !place.bit
+            });
+        }
+    }
+
+    /// Counts an event that was taken.
+    fn count(&self, word: usize, bit: u32) {
+        self.set_awaited(Place { word, bit: 1 << bit }, false);
+        let port = word * PORTS_PER_WORD + bit as usize;
+        let signal = self.open.borrow().get(port).cloned().flatten();
+        if let Some(signal) = signal {
+            signal.raise();
+        }
+    }
+}
+
+/// An event channel that is ours.
+///
+/// A port's counter never loses an event: take the [`count`](Channel::count), look at the ring, and if there was
+/// nothing wait for something [`after`](Channel::after) that count. It is at least 1 after the first event, and it
+/// counts wake-ups, not signals: Xen folds signals together, and so do we.
+///
+/// A peer may signal as often as it likes without cause: look at the ring again after each wake, and wait again.
+///
+/// ```no_run
+/// # use fata_events::xen::Channel;
+/// # use fata_hypercall::Hypervisor;
+/// # struct Ring; impl Ring { fn pop(&self) -> Option<u8> { None } }
+/// async fn serve<H: Hypervisor>(channel: &Channel<H>, ring: &Ring) {
+///     loop {
+///         let seen = channel.count();
+///         while let Some(_response) = ring.pop() { /* ... */ }
+///         channel.after(seen).await;
+///     }
+/// }
+/// ```
+pub struct Channel<H: Hypervisor> {
+    ports: Ports<H>,
+    port: Port,
+    place: Place,
+    signal: Signal,
+    /// Whether dropping closes the port.
+    close: bool,
+}
+
+impl<H: Hypervisor> Channel<H> {
+    /// Its number.
+    #[must_use]
+    pub fn port(&self) -> Port {
+        self.port
+    }
+
+    /// Signals the peer: one hypercall. A peer that has gone does not notice, and neither do we.
+    pub fn notify(&self) {
+        // It fails only for a port that is not open, and this one is.
+        let _ = self.ports.0.hv.evtchn_send(self.port);
+    }
+
+    /// Events so far, with one that is pending at this moment.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let table = &*self.ports.0;
+        if pending::take(table.hv.shared_info(), self.place.word, self.place.bit) != 0 {
+            table.set_awaited(self.place, false);
+            self.signal.raise();
+        }
+        self.signal.count()
+    }
+
+    /// Waits until the count is above `seen`; gives the new count.
+    pub fn after(&self, seen: u64) -> Event<'_, H> {
+        Event {
+            channel: self,
+            raised: self.signal.after(seen),
+        }
+    }
+
+    /// The same for hand-written futures.
+    ///
+    /// It looks at what was counted, not at the pending bit: that is counted by the next dispatch. So a task that
+    /// loops here gives way at least once per event, however fast the peer signals.
+    pub fn poll_after(&self, seen: u64, cx: &mut Context<'_>) -> Poll<u64> {
+        let poll = self.signal.poll_after(seen, cx);
+        self.await_if(poll)
+    }
+
+    /// Has the port listened to if somebody waits for it.
+    fn await_if(&self, poll: Poll<u64>) -> Poll<u64> {
+        if poll.is_pending() {
+            self.ports.0.set_awaited(self.place, true);
+        }
+        poll
+    }
+}
+
+impl<H: Hypervisor> Drop for Channel<H> {
+    fn drop(&mut self) {
+        let table = &*self.ports.0;
+        table.set_awaited(self.place, false);
+        if let Some(slot) = table.open.borrow_mut().get_mut(self.port.0 as usize) {
+            *slot = None;
+        }
+        if self.close {
+            // It fails only for a port that is not open, and this one is.
+            let _ = table.hv.evtchn_close(self.port);
+            // Nobody sets the bit of a closed port; the next owner of the number shall not find an old event.
+            pending::take(table.hv.shared_info(), self.place.word, self.place.bit);
+        }
+    }
+}
+
+/// The future of [`Channel::after`].
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct Event<'a, H: Hypervisor> {
+    channel: &'a Channel<H>,
+    raised: Raised,
+}
+
+impl<H: Hypervisor> Future for Event<'_, H> {
+    type Output = u64;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u64> {
+        let poll = Pin::new(&mut self.raised).poll(cx);
+        self.channel.await_if(poll)
+    }
+}
+
+impl<H: Hypervisor> fmt::Debug for Ports<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ports")
+            .field("open", &self.len())
+            .field("awaited", &self.awaited())
+            .finish()
+    }
+}
+
+impl<H: Hypervisor> fmt::Debug for Channel<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel")
+            .field("port", &self.port)
+            .field("count", &self.signal.count())
+            .finish()
+    }
+}
+
+impl<H: Hypervisor> fmt::Debug for Event<'_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("port", &self.channel.port)
+            .finish_non_exhaustive()
+    }
+}
