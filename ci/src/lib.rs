@@ -1,1 +1,54 @@
-//! The machines the integration tests run on, and those tests
+//! The machines the integration tests run on, and those tests.
+//!
+//! # The Xen host
+//!
+//! [`XenHost`] is a real Xen 4.17 with a real Linux 6.1 as dom0 and the real toolstack, inside QEMU, on any x86-64 Linux
+//! with Debian's `apt-get`: no root, no hardware virtualisation, nothing installed. The first start makes it, later ones
+//! take about a second:
+//!
+//! 1. `packages`: apt downloads QEMU, Xen, Linux and dom0's programs into a private folder; dpkg-deb unpacks them.
+//! 2. `image`: QEMU is copied with the libraries it needs and its own loader, so that nothing of this computer is mixed in.
+//!    dom0's programs, their libraries and the needed Linux modules become an initial RAM disk, dom0's only file system.
+//! 3. `snapshot`: Xen and dom0 boot once, with the scripts in `ci/dom0`; QEMU writes the machine's state to a file.
+//! 4. Every [`XenHost::start`] reads that file. Commands and files travel over TCP through QEMU's user network to an agent
+//!    in dom0, at any time and as often as one likes.
+//!
+//! # The cache
+//!
+//! Everything lies in [`Cache`], one folder, which may be deleted at any time:
+//!
+//! | entry | what | size |
+//! |---|---|---|
+//! | `lock` | held while something is built | 0 |
+//! | `apt/` | package index | see below |
+//! | `machine-HASH/` | QEMU, Xen, Linux, dom0's RAM disk, the Linux guest; `packages.txt` names the versions | see below |
+//! | `snapshot-HASH/` | a booted host, one per clock and memory size | see below |
+//!
+//! HASH is of the recipe (`recipe`, QEMU's arguments, our scripts): a changed recipe is built anew, what it replaces is
+//! removed. Folders with `.part` at their end are unfinished and are removed by the next start.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod cache;
+pub mod cpio;
+mod domain;
+mod error;
+mod host;
+mod image;
+mod modules;
+pub mod network;
+mod packages;
+mod progress;
+mod qemu;
+mod qmp;
+mod recipe;
+mod snapshot;
+mod tree;
+
+pub use agent::Output;
+pub use cache::Cache;
+pub use domain::{Domain, DomainState, Guest};
+pub use error::Error;
+pub use host::{Clock, LinuxDomU, Options, XenHost};
+pub use progress::{Progress, Reporter, Stage};
