@@ -18,6 +18,8 @@ pub(crate) const PACKAGES: &[&str] = &[
     "linux-image-amd64",
     "busybox-static",
     "dash",
+    // Unpacks the kernel of the Linux guest, here and not in dom0.
+    "xz-utils",
     // xl aborts without libgcc_s, which it loads by name when a thread ends.
     "libgcc-s1",
     "iputils-ping",

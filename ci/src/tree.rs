@@ -63,10 +63,17 @@ impl Tree {
 
     /// A command that runs `program` of the tree with the tree's libraries only.
     pub(crate) fn command(&self, program: &str) -> Result<Command, Error> {
-        let folders = LIBRARY_FOLDERS.map(|folder| self.root.join(folder).to_string_lossy().into_owned());
+        let mut command = self.loader()?;
+        command.arg(self.resolve(program)?);
+        Ok(command)
+    }
+
+    /// The loader, told to look for libraries in the tree only.
+    fn loader(&self) -> Result<Command, Error> {
+        let folders = LIBRARY_FOLDERS.map(|folder| self.root.join(folder));
+        let folders = folders.each_ref().map(|folder| folder.to_string_lossy());
         let mut command = Command::new(self.resolve(LOADER)?);
         command.args(["--inhibit-cache", "--library-path", &folders.join(":")]);
-        command.arg(self.resolve(program)?);
         Ok(command)
     }
 
@@ -76,11 +83,8 @@ impl Tree {
         if !is_dynamic(&fs::read(&file).map_err(Error::io("read", &file))?) {
             return Ok(Vec::new());
         }
-        let folders = LIBRARY_FOLDERS.map(|folder| self.root.join(folder).to_string_lossy().into_owned());
-        let mut command = Command::new(self.resolve(LOADER)?);
-        command
-            .args(["--inhibit-cache", "--library-path", &folders.join(":"), "--list"])
-            .arg(file);
+        let mut command = self.loader()?;
+        command.arg("--list").arg(file);
         let mut names = Vec::new();
         for line in output(&mut command)?.lines() {
             if let Some(name) = library_name(line)? {
