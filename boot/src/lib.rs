@@ -1,1 +1,45 @@
-//! From the first instruction to main: PVH entry, page tables, heap, faults, shutdown
+//! From the first instruction to main: everything between a PVH loader and a Rust program on bare x86-64.
+//!
+//! A program links this crate, names its main function with [`entry!`], and is linked with `-Tfata.ld` (the script
+//! comes from this crate's build script). What it gets:
+//!
+//! * a heap: `alloc` works, and [`memory`] tells how much there is;
+//! * page protection: nothing is both writable and executable, page zero and the page under the stack are not there;
+//! * a [`console`] for first and last words; panics and faults end in a report on it and `SHUTDOWN_crash`;
+//! * an end: [`shutdown`].
+//!
+//! One virtual CPU runs, interrupts are off for good, and there is one stack of 64 KiB: an event loop keeps its tasks
+//! on the heap.
+//!
+//! The modules that only decide ([`start_info`], [`memory_map`], [`regions`], [`frames`]) compile and are tested on
+//! the host; the others exist on metal alone (`x86_64-unknown-none`).
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod frames;
+mod heap;
+pub mod memory_map;
+mod paging;
+pub mod regions;
+pub mod start_info;
+
+mod console_ring;
+
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+mod cell;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub mod console;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub mod crash;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub mod memory;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub mod shutdown;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+mod x86_64;
+
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+mod info;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub use info::{BootInfo, ExitStatus};

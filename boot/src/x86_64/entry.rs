@@ -5,17 +5,10 @@
 //! below builds an identity map of the first 4 GiB out of 2 MiB pages, switches to long mode and calls
 //! [`start`](super::start). The console and xenstore pages sit just under 4 GiB, hence the size.
 //!
-//! Pages that hold no text are never executable, not even in this first map; [`super::paging`] then refines the
+//! Pages that hold no text are never executable, not even in this first map; [`crate::paging`] then refines the
 //! first megabytes to what each section needs.
 
 use core::arch::global_asm;
-
-/// Selector of the 64-bit code segment in the boot GDT.
-pub(super) const CODE_SELECTOR: u16 = 0x08;
-/// Selector of the data segment in the boot GDT.
-pub(super) const DATA_SELECTOR: u16 = 0x10;
-/// Selector of the task state segment, whose descriptor [`super::descriptors`] fills in.
-pub(super) const TSS_SELECTOR: u16 = 0x20;
 
 // XEN_ELFNOTE_PHYS32_ENTRY (18): the 32-bit physical address at which to enter the image. Only PVH loaders look at
 // it; the notes of a PV kernel can stand beside it. There is no HYPERCALL_PAGE note on purpose (XSA-466).
@@ -86,11 +79,13 @@ fata_pvh_entry:
     mov cr0, eax
     lgdt [{gdt_pointer}]
     push 0x08
-    push offset 6f
+    mov eax, offset fata_long_mode
+    push eax
     retf
 
     .code64
-6:  mov eax, 0x10
+fata_long_mode:
+    mov eax, 0x10
     mov ds, eax
     mov es, eax
     mov ss, eax
@@ -107,9 +102,9 @@ fata_pvh_entry:
     ud2
     .popsection
 "#,
-    pml4 = sym super::paging::PML4,
-    pdpt = sym super::paging::PDPT,
-    directories = sym super::paging::DIRECTORIES,
+    pml4 = sym crate::paging::PML4,
+    pdpt = sym crate::paging::PDPT,
+    directories = sym crate::paging::DIRECTORIES,
     gdt_pointer = sym super::descriptors::GDT_POINTER,
     start = sym super::start,
     PRESENT_WRITE = const 0x03,

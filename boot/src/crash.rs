@@ -1,0 +1,98 @@
+//! The end of a domain that something is wrong with: a report, then `SHUTDOWN_crash`.
+
+use core::arch::asm;
+use core::fmt::Write;
+use core::panic::PanicInfo;
+
+use fata_hypercall::ShutdownReason;
+
+use crate::cell::BootCell;
+use crate::console::{Lines, write_everywhere};
+use crate::shutdown::{crash_now, shutdown};
+use crate::x86_64::image;
+
+/// How many addresses a backtrace has at the most.
+const BACKTRACE_MAX: usize = 32;
+
+/// How many reports have begun. More than one: the reporter itself is in trouble.
+static DEPTH: BootCell<u32> = BootCell::new(0);
+static HOOK: BootCell<Option<fn()>> = BootCell::new(None);
+
+/// Sets what runs before a crash report: the place to push out what an asynchronous console driver still holds, so
+/// that the last lines before the crash stand before the report and not nowhere.
+///
+/// The hook must not block. It runs once, whatever it does: should it fault or panic itself, that is reported too.
+pub fn set_crash_hook(hook: fn()) {
+    HOOK.set(Some(hook));
+}
+
+/// Starts a report. A third attempt ends the domain on the spot: whatever goes wrong, the end comes.
+pub(crate) fn begin() {
+    let depth = DEPTH.get();
+    DEPTH.set(depth + 1);
+    match depth {
+        0 => {
+            if let Some(hook) = HOOK.get() {
+                hook();
+            }
+        }
+        1 => write_everywhere(b"fata: and while that was being reported:\n"),
+        _ => crash_now(),
+    }
+}
+
+/// Ends a report and the domain.
+pub(crate) fn end() -> ! {
+    shutdown(ShutdownReason::Crash)
+}
+
+/// Prints `fata: backtrace:` and code addresses, innermost first, on one line: `rip` if given, then where each frame
+/// on the stack returns to, found by following the frame pointers from `rbp` on.
+///
+/// With the image's debug file, `addr2line -fipCe image.debug ADDRESS...` tells what they are.
+pub(crate) fn backtrace(rip: Option<u64>, rbp: u64) {
+    let mut out = Lines::new(write_everywhere);
+    out.text("fata: backtrace:");
+    if let Some(rip) = rip {
+        out.text(" ").hex(rip, 1);
+    }
+    let (stack, text) = (image::stack(), image::text());
+    let mut frame = rbp;
+    for _ in 0..BACKTRACE_MAX {
+        // A frame is the caller's frame pointer and the return address. Both must lie on the stack, aligned; frames
+        // of callers lie higher.
+        if !frame.is_multiple_of(8) || frame < stack.start || frame > stack.end - 16 {
+            break;
+        }
+        // SAFETY: the stack is mapped, and the two words lie within it; reading stale words of it is harmless.
+        let [caller, return_address] = unsafe { (frame as *const [u64; 2]).read_volatile() };
+        if !text.contains(&return_address) {
+            break;
+        }
+        // The call is before the address that it returns to; the symboliser wants the call's line.
+        out.text(" ").hex(return_address - 1, 1);
+        if caller <= frame {
+            break;
+        }
+        frame = caller;
+    }
+    out.text("\n");
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    begin();
+    let mut out = Lines::new(write_everywhere);
+    out.text("fata: panic");
+    if let Some(location) = info.location() {
+        out.text(" at ").text(location.file()).text(":").decimal(location.line().into());
+    }
+    // Lines takes everything; there is nobody to tell of an error in a Display of the application's own.
+    let _ = writeln!(out, ": {}", info.message());
+    drop(out);
+    let rbp: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
+    backtrace(None, rbp);
+    end()
+}

@@ -1,0 +1,304 @@
+//! Which page frames are free: one bit each.
+
+use core::ops::Range;
+
+use crate::regions::{MAX_REGIONS, Regions};
+
+/// Bytes in a page frame.
+pub const FRAME_SIZE: u64 = 4096;
+
+const BITS: usize = u64::BITS as usize;
+
+/// A stretch of RAM and where its bits are.
+#[derive(Clone, Debug)]
+struct Region {
+    frames: Range<u64>,
+    first_bit: usize,
+}
+
+impl Region {
+    /// The bits of this region's frames.
+    fn bits(&self) -> Range<usize> {
+        self.first_bit..self.first_bit + (self.frames.end - self.frames.start) as usize
+    }
+}
+
+/// A page-granular allocator for physical memory: a bitmap over all usable regions, set bits being free frames.
+///
+/// It never touches the memory it manages, so a program that scribbles over freed pages cannot break it, freeing
+/// something twice is noticed, and it runs on the host in tests. Frames are given out lowest first; freed neighbours
+/// are one run again at once.
+///
+/// Frames are counted from physical address 0: frame 1 is the 4 KiB at address 4096.
+///
+/// ```
+/// use fata_boot::frames::Frames;
+/// use fata_boot::regions::Regions;
+///
+/// let mut usable = Regions::new();
+/// usable.add(0x1000..0x9000);
+/// usable.add(0x10_0000..0x20_0000);
+/// let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
+/// let mut frames = Frames::new(&usable, &mut bitmap);
+///
+/// assert_eq!(frames.alloc(1, 1), Some(1));
+/// assert_eq!(frames.alloc(8, 1), Some(0x100), "the low region has only seven left");
+/// assert!(frames.free(1, 1));
+/// assert!(!frames.free(1, 1), "it is free already");
+/// ```
+#[derive(Debug)]
+pub struct Frames<'a> {
+    regions: [Option<Region>; MAX_REGIONS],
+    bitmap: &'a mut [u64],
+    total: usize,
+    free: usize,
+    /// No bit below this one is set.
+    lowest: usize,
+}
+
+impl<'a> Frames<'a> {
+    /// How many words of bitmap it takes to manage `usable`.
+    #[must_use]
+    pub fn bitmap_words(usable: &Regions) -> usize {
+        layout(usable).last().map_or(0, |region| region.bits().end.div_ceil(BITS))
+    }
+
+    /// An allocator for the whole frames in `usable`, all free. Frames for which `bitmap` has no room are left out.
+    pub fn new(usable: &Regions, bitmap: &'a mut [u64]) -> Self {
+        bitmap.fill(0);
+        let room = bitmap.len() * BITS;
+        let mut frames = Self { regions: [const { None }; _], bitmap, total: 0, free: 0, lowest: 0 };
+        for (slot, region) in frames.regions.iter_mut().zip(layout(usable)) {
+            if region.bits().end <= room {
+                set_bits(frames.bitmap, region.bits(), true);
+                frames.total += region.bits().len();
+                *slot = Some(region);
+            }
+        }
+        frames.free = frames.total;
+        frames
+    }
+
+    /// Frames under management.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Frames that are free now.
+    #[must_use]
+    pub const fn free_frames(&self) -> usize {
+        self.free
+    }
+
+    /// Takes `count` contiguous frames, the first one's number a multiple of `align` (a power of two). `None` if there
+    /// is no such run, or if `count` is 0.
+    pub fn alloc(&mut self, count: usize, align: u64) -> Option<u64> {
+        if count == 0 || count > self.free {
+            return None;
+        }
+        let lowest = self.lowest;
+        let (frame, bit) = self.regions.iter().flatten().find_map(|region| {
+            let bits = region.bits();
+            let mut at = bits.start.max(lowest);
+            loop {
+                at = find_bit(self.bitmap, at..bits.end, true)?;
+                let frame = region.frames.start + (at - bits.start) as u64;
+                let aligned = frame.checked_next_multiple_of(align)?;
+                at = at.checked_add(usize::try_from(aligned - frame).ok()?)?;
+                let end = at.checked_add(count).filter(|&end| end <= bits.end)?;
+                match find_bit(self.bitmap, at..end, false) {
+                    None => return Some((aligned, at)),
+                    Some(taken) => at = taken + 1,
+                }
+            }
+        })?;
+        set_bits(self.bitmap, bit..bit + count, false);
+        self.free -= count;
+        if self.lowest == bit || count == 1 && align == 1 {
+            self.lowest = bit + count;
+        }
+        Some(frame)
+    }
+
+    /// Gives back `count` frames from `frame` on. `false`, and nothing done, unless all of them are in one region and
+    /// none is free.
+    #[must_use = "false means that the caller's books are wrong"]
+    pub fn free(&mut self, frame: u64, count: usize) -> bool {
+        let Some(bits) = self.bits_of(frame, count) else { return false };
+        if find_bit(self.bitmap, bits.clone(), true).is_some() {
+            return false;
+        }
+        self.lowest = self.lowest.min(bits.start);
+        set_bits(self.bitmap, bits, true);
+        self.free += count;
+        true
+    }
+
+    /// Takes exactly the `count` frames from `frame` on. `false`, and nothing done, unless all of them are in one
+    /// region and free.
+    #[must_use]
+    pub fn take(&mut self, frame: u64, count: usize) -> bool {
+        let Some(bits) = self.bits_of(frame, count) else { return false };
+        if find_bit(self.bitmap, bits.clone(), false).is_some() {
+            return false;
+        }
+        set_bits(self.bitmap, bits, false);
+        self.free -= count;
+        true
+    }
+
+    fn bits_of(&self, frame: u64, count: usize) -> Option<Range<usize>> {
+        let end = frame.checked_add(count as u64)?;
+        let region = self.regions.iter().flatten().find(|r| r.frames.start <= frame && end <= r.frames.end)?;
+        let first = region.first_bit + usize::try_from(frame - region.frames.start).ok()?;
+        Some(first..first + count)
+    }
+}
+
+/// The whole frames of each region, and a place in the bitmap for their bits.
+///
+/// One bit stays unused, and so never set, between two regions: no run of set bits can span a gap in memory.
+fn layout(usable: &Regions) -> impl Iterator<Item = Region> {
+    let mut next_bit = 0;
+    usable.as_slice().iter().filter_map(move |bytes| {
+        let frames = bytes.start.div_ceil(FRAME_SIZE)..bytes.end / FRAME_SIZE;
+        let region = (!frames.is_empty()).then_some(Region { frames, first_bit: next_bit })?;
+        next_bit = region.bits().end + 1;
+        Some(region)
+    })
+}
+
+/// A word with the bits of `range` that lie in word number `word` set.
+fn mask(word: usize, range: &Range<usize>) -> u64 {
+    let from = range.start.saturating_sub(word * BITS).min(BITS);
+    let to = range.end.saturating_sub(word * BITS).min(BITS);
+    let below = |bits: usize| if bits == BITS { u64::MAX } else { (1 << bits) - 1 };
+    below(to) & !below(from)
+}
+
+/// The first bit in `range` that is `value`.
+fn find_bit(bitmap: &[u64], range: Range<usize>, value: bool) -> Option<usize> {
+    let invert = if value { 0 } else { u64::MAX };
+    (range.start / BITS..range.end.div_ceil(BITS)).find_map(|word| {
+        let found = (bitmap.get(word)? ^ invert) & mask(word, &range);
+        (found != 0).then(|| word * BITS + found.trailing_zeros() as usize)
+    })
+}
+
+/// Makes all bits in `range` `value`.
+fn set_bits(bitmap: &mut [u64], range: Range<usize>, value: bool) {
+    for word in range.start / BITS..range.end.div_ceil(BITS) {
+        let mask = mask(word, &range);
+        if let Some(bits) = bitmap.get_mut(word) {
+            *bits = if value { *bits | mask } else { *bits & !mask };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn regions(ranges: &[Range<u64>]) -> Regions {
+        let mut regions = Regions::new();
+        for range in ranges {
+            regions.add(range.start * FRAME_SIZE..range.end * FRAME_SIZE);
+        }
+        regions
+    }
+
+    #[test]
+    fn gives_out_everything_once_and_in_order() {
+        let usable = regions(&[1..130, 256..300, 0x10_0000..0x10_0040]);
+        let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
+        let mut frames = Frames::new(&usable, &mut bitmap);
+        let all: Vec<u64> = std::iter::from_fn(|| frames.alloc(1, 1)).collect();
+        let expected: Vec<u64> = (1..130).chain(256..300).chain(0x10_0000..0x10_0040).collect();
+        assert_eq!(all, expected);
+        assert_eq!(frames.free_frames(), 0);
+        assert_eq!(frames.total(), expected.len());
+    }
+
+    #[test]
+    fn runs_do_not_span_regions_even_when_their_bits_are_near() {
+        let usable = regions(&[0..10, 11..20]);
+        let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
+        let mut frames = Frames::new(&usable, &mut bitmap);
+        assert_eq!(frames.alloc(11, 1), None);
+        assert_eq!(frames.alloc(10, 1), Some(0));
+        assert_eq!(frames.alloc(9, 1), Some(11));
+    }
+
+    #[test]
+    fn aligns() {
+        let usable = regions(&[3..2000]);
+        let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
+        let mut frames = Frames::new(&usable, &mut bitmap);
+        assert_eq!(frames.alloc(4, 512), Some(512));
+        assert_eq!(frames.alloc(1, 1), Some(3));
+        assert_eq!(frames.alloc(512, 512), Some(1024));
+        assert_eq!(frames.alloc(512, 512), None);
+        assert_eq!(frames.alloc(1, 1 << 63), None);
+    }
+
+    #[test]
+    fn refuses_wrong_books() {
+        let usable = regions(&[1..100]);
+        let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
+        let mut frames = Frames::new(&usable, &mut bitmap);
+        assert_eq!(frames.alloc(0, 1), None);
+        assert_eq!(frames.alloc(usize::MAX, 1), None);
+        assert!(!frames.free(5, 1), "free already");
+        assert!(!frames.free(0, 1), "not RAM");
+        assert!(!frames.free(u64::MAX, 2), "overflow");
+        assert!(frames.take(50, 10));
+        assert!(!frames.take(59, 2));
+        assert!(!frames.free(49, 11));
+        assert!(frames.free(50, 10));
+        assert_eq!(frames.free_frames(), 99);
+    }
+
+    #[test]
+    fn a_short_bitmap_means_less_memory() {
+        let usable = regions(&[0..64, 100..200]);
+        let mut bitmap = vec![0; 1];
+        let frames = Frames::new(&usable, &mut bitmap);
+        assert_eq!(frames.total(), 64);
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set_of_frames(
+            steps in prop::collection::vec((0_usize..3, 1_usize..100, 0_u32..5, any::<prop::sample::Index>()), 1..120)
+        ) {
+            let usable = regions(&[1..70, 71..300, 400..1000]);
+            let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
+            let mut frames = Frames::new(&usable, &mut bitmap);
+            let mut free: std::collections::BTreeSet<u64> = (1..70).chain(71..300).chain(400..1000).collect();
+            let mut taken: Vec<(u64, usize)> = Vec::new();
+            for (kind, count, align, pick) in steps {
+                if kind == 0 && !taken.is_empty() {
+                    let (frame, count) = taken.swap_remove(pick.index(taken.len()));
+                    prop_assert!(frames.free(frame, count));
+                    free.extend(frame..frame + count as u64);
+                } else {
+                    let align = 1_u64 << align;
+                    let is_run = |&start: &u64| {
+                        start % align == 0 && (start..start + count as u64).all(|f| free.contains(&f))
+                    };
+                    let expected = free.iter().copied().find(is_run);
+                    prop_assert_eq!(frames.alloc(count, align), expected);
+                    if let Some(frame) = expected {
+                        for f in frame..frame + count as u64 {
+                            free.remove(&f);
+                        }
+                        taken.push((frame, count));
+                    }
+                }
+                prop_assert_eq!(frames.free_frames(), free.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Page tables: an identity map in which nothing is both writable and executable.
+//!
+//! The entry code maps the first 4 GiB with 2 MiB pages. [`refine`] then gives the image and everything else in the
+//! first megabytes 4 KiB pages with the protection that fits each, and [`map`] adds RAM that lies higher.
+
+use core::cell::UnsafeCell;
+use core::ops::Range;
+
+const SMALL: u64 = 4096;
+const LARGE: u64 = 512 * SMALL;
+const ENTRIES: usize = 512;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const LARGE_PAGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+/// The bits of an entry that hold an address.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// A page of entries, or several in a row, that the entry code fills before there is an allocator.
+#[repr(C, align(4096))]
+pub(crate) struct BootTables<const N: usize>(UnsafeCell<[[u64; ENTRIES]; N]>);
+
+// SAFETY: never accessed through a Rust reference: the entry code and, by address, `refine` and `map` write it, on the
+// one CPU there is.
+unsafe impl<const N: usize> Sync for BootTables<N> {}
+
+pub(crate) static PML4: BootTables<1> = BootTables(UnsafeCell::new([[0; ENTRIES]; 1]));
+pub(crate) static PDPT: BootTables<1> = BootTables(UnsafeCell::new([[0; ENTRIES]; 1]));
+pub(crate) static DIRECTORIES: BootTables<4> = BootTables(UnsafeCell::new([[0; ENTRIES]; 4]));
+
+/// Page tables as memory that can be changed: the processor's on metal, an array in tests.
+pub(crate) trait Tables {
+    /// Physical address of the top-level table.
+    fn root(&self) -> u64;
+    /// Entry `index` of the table at `table`.
+    fn get(&self, table: u64, index: usize) -> u64;
+    /// Changes it.
+    fn set(&mut self, table: u64, index: usize, entry: u64);
+    /// The address of a new table of zeroes; `None` if there is no memory.
+    fn new_table(&mut self) -> Option<u64>;
+}
+
+/// What the image needs protected.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// Constants and the loader's note: read-only.
+    pub(crate) rodata: Range<u64>,
+    /// Code: read-only and executable.
+    pub(crate) text: Range<u64>,
+    /// The page under the stack: not there.
+    pub(crate) guard: u64,
+    /// End of the image.
+    pub(crate) end: u64,
+}
+
+impl Layout {
+    /// The entry that maps the 4 KiB at `page` to itself; 0 if it is not to be reachable.
+    fn entry(&self, page: u64) -> u64 {
+        if page == 0 || page == self.guard {
+            0
+        } else if self.text.contains(&page) {
+            page | PRESENT
+        } else if self.rodata.contains(&page) {
+            page | PRESENT | NO_EXECUTE
+        } else {
+            page | PRESENT | WRITABLE | NO_EXECUTE
+        }
+    }
+}
+
+/// There was no memory for a page table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoMemory;
+
+/// Replaces the 2 MiB pages from address 0 to the image's end by 4 KiB pages as `layout` wants them.
+pub(crate) fn refine(tables: &mut impl Tables, layout: &Layout) -> Result<(), NoMemory> {
+    for base in (0..layout.end).step_by(LARGE as usize) {
+        let table = tables.new_table().ok_or(NoMemory)?;
+        for (index, page) in (base..base + LARGE).step_by(SMALL as usize).enumerate() {
+            tables.set(table, index, layout.entry(page));
+        }
+        let directory = directory_of(tables, base)?;
+        tables.set(directory, index(base, 2), table | PRESENT | WRITABLE);
+    }
+    Ok(())
+}
+
+/// Maps the 2 MiB pages that `range` touches to themselves, writable and never executable. What is mapped already
+/// stays as it is.
+pub(crate) fn map(tables: &mut impl Tables, range: Range<u64>) -> Result<(), NoMemory> {
+    for page in (range.start / LARGE * LARGE..range.end).step_by(LARGE as usize) {
+        let directory = directory_of(tables, page)?;
+        if tables.get(directory, index(page, 2)) & PRESENT == 0 {
+            tables.set(directory, index(page, 2), page | PRESENT | WRITABLE | LARGE_PAGE | NO_EXECUTE);
+        }
+    }
+    Ok(())
+}
+
+/// The page directory for `address`, made to exist.
+fn directory_of(tables: &mut impl Tables, address: u64) -> Result<u64, NoMemory> {
+    let mut table = tables.root();
+    for level in [4, 3] {
+        let entry = tables.get(table, index(address, level));
+        table = if entry & PRESENT != 0 {
+            entry & ADDRESS
+        } else {
+            let new = tables.new_table().ok_or(NoMemory)?;
+            tables.set(table, index(address, level), new | PRESENT | WRITABLE);
+            new
+        };
+    }
+    Ok(table)
+}
+
+/// The index that `address` has in a table of `level`: 1 for page tables, 4 for the top.
+const fn index(address: u64, level: u32) -> usize {
+    (address >> (3 + 9 * level)) as usize % ENTRIES
+}
+
+/// The tables that the processor uses.
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub(crate) mod live {
+    use core::arch::asm;
+
+    use super::{ENTRIES, PML4, Tables};
+
+    /// The live tables, with a source of pages for more of them.
+    pub(crate) struct Live<F> {
+        /// Gives the address of a zeroed page below 4 GiB, which nobody else uses from then on.
+        pub(crate) new_page: F,
+    }
+
+    impl<F: FnMut() -> Option<u64>> Tables for Live<F> {
+        fn root(&self) -> u64 {
+            PML4.0.get() as u64
+        }
+
+        fn get(&self, table: u64, index: usize) -> u64 {
+            debug_assert!(index < ENTRIES);
+            // SAFETY: `table` is the root or was read from a present entry, so it is a page table; it lies below 4 GiB
+            // and is mapped one to one. Only this code writes tables.
+            unsafe { (table as *const u64).add(index).read_volatile() }
+        }
+
+        fn set(&mut self, table: u64, index: usize, entry: u64) {
+            debug_assert!(index < ENTRIES);
+            // SAFETY: as above; and every entry set maps memory to itself, so no address changes its meaning.
+            unsafe { (table as *mut u64).add(index).write_volatile(entry) }
+        }
+
+        fn new_table(&mut self) -> Option<u64> {
+            (self.new_page)()
+        }
+    }
+
+    /// Makes the processor forget the translations it remembers.
+    pub(crate) fn flush() {
+        // SAFETY: writes back to CR3 what it holds; the map is the same before and after except for what callers of
+        // this module changed on purpose.
+        unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tables at 4096, 8192, ... of a memory of `limit` pages.
+    struct Model {
+        tables: Vec<[u64; ENTRIES]>,
+        limit: usize,
+    }
+
+    impl Tables for Model {
+        fn root(&self) -> u64 {
+            SMALL
+        }
+
+        fn get(&self, table: u64, index: usize) -> u64 {
+            self.tables[(table / SMALL) as usize - 1][index]
+        }
+
+        fn set(&mut self, table: u64, index: usize, entry: u64) {
+            self.tables[(table / SMALL) as usize - 1][index] = entry;
+        }
+
+        fn new_table(&mut self) -> Option<u64> {
+            (self.tables.len() < self.limit).then(|| {
+                self.tables.push([0; ENTRIES]);
+                self.tables.len() as u64 * SMALL
+            })
+        }
+    }
+
+    impl Model {
+        /// With the map that the entry code makes.
+        fn booted(limit: usize) -> Self {
+            let mut model = Self { tables: vec![[0; ENTRIES]], limit };
+            map(&mut model, 0..1 << 32).unwrap();
+            model
+        }
+
+        /// What the processor would find: the entry that maps `address`, which must map it to itself.
+        fn walk(&self, address: u64) -> Option<u64> {
+            let mut table = self.root();
+            for level in (1..=4).rev() {
+                let entry = self.get(table, index(address, level));
+                if entry & PRESENT == 0 {
+                    return None;
+                }
+                if level == 1 || entry & LARGE_PAGE != 0 {
+                    let size = if level == 1 { SMALL } else { LARGE };
+                    assert_eq!(entry & ADDRESS, address / size * size, "identity at {address:#x}");
+                    return Some(entry & !ADDRESS);
+                }
+                assert_eq!(entry & (WRITABLE | NO_EXECUTE), WRITABLE, "the leaf alone decides");
+                table = entry & ADDRESS;
+            }
+            None
+        }
+    }
+
+    const RW: Option<u64> = Some(PRESENT | WRITABLE | NO_EXECUTE);
+
+    fn layout() -> Layout {
+        Layout { rodata: 0x10_0000..0x10_3000, text: 0x10_3000..0x10_8000, guard: 0x20_1000, end: 0x21_2000 }
+    }
+
+    #[test]
+    fn every_page_gets_what_it_needs() {
+        let mut model = Model::booted(8);
+        refine(&mut model, &layout()).unwrap();
+        for page in (0..0x60_0000).step_by(SMALL as usize) {
+            let expected = match page {
+                0 | 0x20_1000 => None,
+                0x10_0000..0x10_3000 => Some(PRESENT | NO_EXECUTE),
+                0x10_3000..0x10_8000 => Some(PRESENT),
+                0..0x40_0000 => RW,
+                _ => RW.map(|flags| flags | LARGE_PAGE),
+            };
+            assert_eq!(model.walk(page), expected, "{page:#x}");
+        }
+        assert_eq!(model.walk(0xffff_f000), RW.map(|flags| flags | LARGE_PAGE));
+        assert_eq!(model.walk(1 << 32), None);
+    }
+
+    #[test]
+    fn nothing_is_writable_and_executable() {
+        let mut model = Model::booted(16);
+        refine(&mut model, &layout()).unwrap();
+        map(&mut model, 1 << 32..6 << 30).unwrap();
+        for page in (0..6 << 30).step_by(SMALL as usize) {
+            let flags = model.walk(page).unwrap_or(NO_EXECUTE);
+            assert!(flags & WRITABLE == 0 || flags & NO_EXECUTE != 0, "{page:#x}");
+        }
+    }
+
+    #[test]
+    fn memory_above_4_gib_and_above_512_gib() {
+        let mut model = Model::booted(64);
+        let before = model.tables.len();
+        map(&mut model, 0x1_0000_1000..0x1_4000_0001).unwrap();
+        assert_eq!(model.tables.len(), before + 2, "two directories");
+        assert_eq!(model.walk(0x1_4000_0000), RW.map(|flags| flags | LARGE_PAGE));
+        assert_eq!(model.walk(0x1_4020_0000), None);
+        map(&mut model, 3 << 40..(3 << 40) + 5).unwrap();
+        assert_eq!(model.walk(3 << 40), RW.map(|flags| flags | LARGE_PAGE));
+    }
+
+    #[test]
+    fn no_memory_is_an_error() {
+        let mut model = Model::booted(6);
+        assert_eq!(refine(&mut model, &layout()), Err(NoMemory));
+        assert_eq!(map(&mut model, 1 << 32..1 << 33), Err(NoMemory));
+    }
+}

@@ -1,0 +1,115 @@
+//! Segment, task and interrupt descriptors: the little of them that long mode still wants.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::mem::size_of;
+
+/// Selector of the 64-bit code segment. The entry code has the same numbers in its text.
+const CODE_SELECTOR: u16 = 0x08;
+/// Selector of the task state segment.
+const TSS_SELECTOR: u16 = 0x18;
+
+/// How many vectors have a gate: the exceptions. Interrupts are off for good.
+pub(super) const VECTORS: usize = 32;
+
+/// A table that the processor reads at an address of its own choosing time.
+#[repr(C, align(16))]
+pub(super) struct Table<T>(UnsafeCell<T>);
+
+// SAFETY: written once, by `load`, on the one CPU there is, before the processor is told of it; the GDT that the entry
+// code loads earlier only has its TSS slots changed, which nothing uses before `ltr`.
+unsafe impl<T> Sync for Table<T> {}
+
+/// The operand of `lgdt` and `lidt`. In 32-bit mode the processor takes the lower half of the address, which is all
+/// there is of it.
+#[repr(C, packed)]
+pub(super) struct TablePointer<T: 'static> {
+    limit: u16,
+    base: &'static Table<T>,
+}
+
+/// Null, 64-bit code, data, and a task state segment (two slots, filled in by [`load`]).
+static GDT: Table<[u64; 5]> = Table(UnsafeCell::new([0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0]));
+
+/// What the entry code hands to `lgdt`.
+pub(super) static GDT_POINTER: TablePointer<[u64; 5]> =
+    TablePointer { limit: size_of::<[u64; 5]>() as u16 - 1, base: &GDT };
+
+/// The 64-bit task state segment, of which only the stacks for faults are used.
+#[repr(C, packed(4))]
+struct TaskState {
+    reserved: u32,
+    privileged_stacks: [u64; 3],
+    reserved_too: u64,
+    /// IST1 to IST7.
+    interrupt_stacks: [u64; 7],
+    reserved_also: u64,
+    reserved_word: u16,
+    /// Past the limit: no I/O permission bitmap.
+    io_map: u16,
+}
+
+const _: () = assert!(size_of::<TaskState>() == 104);
+
+static TSS: Table<TaskState> = Table(UnsafeCell::new(TaskState {
+    reserved: 0,
+    privileged_stacks: [0; 3],
+    reserved_too: 0,
+    interrupt_stacks: [0; 7],
+    reserved_also: 0,
+    reserved_word: 0,
+    io_map: 104,
+}));
+
+/// A stack for faults, since the program's own may be what is broken.
+#[repr(C, align(16))]
+struct FaultStack<const N: usize>(UnsafeCell<[u8; N]>);
+
+// SAFETY: only ever used by address, as a stack, by the one CPU.
+unsafe impl<const N: usize> Sync for FaultStack<N> {}
+
+impl<const N: usize> FaultStack<N> {
+    fn top(&self) -> u64 {
+        self.0.get() as u64 + N as u64
+    }
+}
+
+/// For every fault but those below. The report is written on it.
+static FAULTS: FaultStack<8192> = FaultStack(UnsafeCell::new([0; _]));
+/// For what can come while the other one is in use: double fault, NMI, machine check.
+static DOUBLE_FAULTS: FaultStack<4096> = FaultStack(UnsafeCell::new([0; _]));
+
+/// NMI, double fault, machine check.
+const SECOND_STACK: [usize; 3] = [2, 8, 18];
+
+static IDT: Table<[[u64; 2]; VECTORS]> = Table(UnsafeCell::new([[0; 2]; VECTORS]));
+
+/// Installs the task state segment and a gate for every exception. The handler of vector n begins at
+/// `stubs + n * stub_size`.
+pub(super) fn load(stubs: u64, stub_size: u64) {
+    let idt = core::array::from_fn(|vector| {
+        let stack = if SECOND_STACK.contains(&vector) { 2 } else { 1 };
+        gate(stubs + vector as u64 * stub_size, stack)
+    });
+    let idt_pointer = TablePointer { limit: size_of::<[[u64; 2]; VECTORS]>() as u16 - 1, base: &IDT };
+    let tss = TSS.0.get() as u64;
+    // A 64-bit TSS that is present and available: its 104-byte limit, its type, its address in four pieces.
+    let low = 103 | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56;
+
+    // SAFETY: the processor does not use the tables yet (see Table), and nothing else refers to them. The stacks are
+    // aligned to 16 and for nobody else; the descriptors name them and the TSS, which are static.
+    unsafe {
+        (*TSS.0.get()).interrupt_stacks = [FAULTS.top(), DOUBLE_FAULTS.top(), 0, 0, 0, 0, 0];
+        (*GDT.0.get())[3] = low;
+        (*GDT.0.get())[4] = tss >> 32;
+        *IDT.0.get() = idt;
+        asm!("ltr {0:x}", "lidt [{1}]", in(reg) TSS_SELECTOR, in(reg) &raw const idt_pointer,
+             options(nostack, preserves_flags));
+    }
+}
+
+/// A present interrupt gate to `handler` in the 64-bit code segment, on interrupt stack `stack`.
+const fn gate(handler: u64, stack: u64) -> [u64; 2] {
+    let low = handler & 0xffff | (CODE_SELECTOR as u64) << 16 | stack << 32 | 0x8e << 40 | (handler >> 16 & 0xffff) << 48;
+    [low, handler >> 32]
+}

@@ -1,0 +1,121 @@
+//! x86-64 under a PVH loader: from [`entry`] to the program's main.
+
+use core::ops::Range;
+use core::ptr;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec;
+
+use fata_hypercall::abi::memory::E820Entry;
+use fata_hypercall::metal::{WINDOW_PAGES, Xen};
+use fata_hypercall::{Gfn, ShutdownReason};
+
+use crate::console::{self, Lines, write_everywhere};
+use crate::frames::FRAME_SIZE;
+use crate::memory_map::{self, MapEntry};
+use crate::regions::MAX_REGIONS;
+use crate::start_info::{COMMAND_LINE_MAX, PhysicalMemory, StartInfo};
+use crate::{BootInfo, ExitStatus, memory, shutdown};
+
+mod descriptors;
+mod entry;
+mod faults;
+pub(crate) mod image;
+
+/// How many virtual CPUs are counted at the most.
+const VCPUS_MAX: u32 = 128;
+
+/// Physical addresses that may hold usable RAM: the lower half of the address space, which the map is one to one with.
+const ADDRESS_LIMIT: u64 = 1 << 47;
+
+unsafe extern "Rust" {
+    /// The application, as [`entry!`](crate::entry) names it.
+    safe fn fata_main(boot: BootInfo) -> ExitStatus;
+}
+
+/// Guest-physical memory through the identity map.
+struct Identity;
+
+impl PhysicalMemory for Identity {
+    fn read(&self, addr: u64, to: &mut [u8]) -> bool {
+        let end = addr.checked_add(to.len() as u64);
+        let reachable = addr >= FRAME_SIZE && end.is_some_and(|end| end <= 1 << 32);
+        if reachable {
+            let from = ptr::with_exposed_provenance::<u8>(addr as usize);
+            // SAFETY: the first 4 GiB but page zero are mapped, and nobody writes to the loader's structures.
+            unsafe { from.copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) };
+        }
+        reachable
+    }
+}
+
+/// Where the entry code goes, on the boot stack, with the address of the loader's structure.
+extern "C" fn start(start_info: u64) -> ! {
+    faults::install();
+    let Some(xen) = Xen::detect() else {
+        console::write(b"fata: cannot start: this is not Xen (no XenVMMXenVMM in CPUID), and nothing else is known\n");
+        shutdown::reset();
+    };
+    // A Xen has no size, so this takes no memory.
+    let xen: &'static Xen = Box::leak(Box::new(xen));
+    shutdown::found_xen(*xen);
+    console::found_xen(xen);
+    match boot(xen, start_info) {
+        Ok(info) => {
+            let ExitStatus(status) = fata_main(info);
+            shutdown::exit(status)
+        }
+        Err(reason) => {
+            Lines::new(write_everywhere).text("fata: cannot start: ").text(reason).text("\n");
+            shutdown::shutdown(ShutdownReason::Crash)
+        }
+    }
+}
+
+/// Everything between knowing that this is Xen and having something to call main with.
+fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
+    let info = StartInfo::read(&Identity, start_info).map_err(|_| "the loader passed no PVH start info")?;
+    if info.is_initial_domain() {
+        console::is_initial_domain(*xen);
+    }
+
+    // The loader's map, or the one that Xen keeps: version 0 of the structure has none.
+    let mut e820 = [E820Entry::default(); MAX_REGIONS];
+    let told = if info.memory_map().next().is_some() { 0 } else { xen.memory_map(&mut e820).unwrap_or(0) };
+    let e820 = e820.iter().take(told).map(|e| MapEntry { addr: e.addr, size: e.size, kind: e.kind });
+    let map = info.memory_map().chain(e820);
+
+    let usable = memory_map::usable(map.clone(), info.reserved().chain([image::whole()]), ADDRESS_LIMIT);
+    // SAFETY: called once; the map calls it RAM, and neither the image nor the loader's structures are in it.
+    unsafe { memory::init(&usable) }.map_err(|error| match error {
+        memory::Error::None => "the domain has too little memory: nothing is left beside the image",
+        memory::Error::PageTables => "the domain has too little memory: no page for page tables",
+    })?;
+    if usable.lost() > 0 {
+        Lines::new(console::write)
+            .text("fata: the memory map has too many holes: ")
+            .decimal(usable.lost() / 1024)
+            .text(" KiB are left unused\n");
+    }
+
+    // Below 4 GiB, where everything is mapped, and below what Xen's toolstack uses for itself.
+    let window: Range<u64> = memory_map::hole(map, WINDOW_PAGES * FRAME_SIZE, 0xfc00_0000)
+        .ok_or("the domain has no unused addresses below 4 GiB for the shared-info page and the grant table")?;
+    // SAFETY: no RAM and no device is in the hole by the memory map; it is mapped one to one, writable and cacheable,
+    // for good.
+    unsafe { xen.init(Gfn(window.start / FRAME_SIZE)) }.map_err(|_| "Xen refuses to map the shared-info page")?;
+
+    let mut buffer = vec![0; COMMAND_LINE_MAX + 1];
+    let command_line = info.command_line(&mut buffer);
+    if command_line.len() == COMMAND_LINE_MAX {
+        console::write(b"fata: the command line is cut after 4096 bytes\n");
+    }
+    let command_line = String::from_utf8_lossy(command_line).into_owned().leak();
+
+    let vcpus = xen.vcpus(VCPUS_MAX);
+    if vcpus > 1 {
+        Lines::new(console::write).text("fata: running on the first of ").decimal(vcpus.into()).text(" virtual CPUs\n");
+    }
+    Ok(BootInfo { xen: *xen, command_line, vcpus, initial_domain: info.is_initial_domain() })
+}

@@ -1,1 +1,0 @@
-//! Fata example: hello
