@@ -1,0 +1,255 @@
+//! The client: requests, transactions and watches over one ring.
+
+mod mux;
+mod nodes;
+mod ring;
+mod transaction;
+mod watch;
+
+use alloc::rc::Rc;
+use core::cell::RefCell;
+use core::future::Future;
+use core::ops::Deref;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use fata_events::xen::Ports;
+use fata_events::{Handle, Signal};
+use fata_hypercall::Hypervisor;
+
+use crate::Error;
+use crate::wire::{MessageType, Reply, Request};
+use mux::{Answer, Effect, Mux};
+use ring::Line;
+
+pub use transaction::Transaction;
+pub use watch::Watch;
+
+/// What a client has done and has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests so far.
+    pub requests: u64,
+    /// Watch events so far.
+    pub events: u64,
+    /// Messages of the server's that belong to nothing: unknown numbers, tokens or types.
+    pub ignored: u64,
+    /// Transactions that had to be tried again.
+    pub retries: u64,
+    /// Connections that were lost and made again.
+    pub reconnects: u64,
+    /// Requests that wait for their turn or their answer, those that nobody waits for any more included.
+    pub pending: usize,
+    /// Watches alive.
+    pub watches: usize,
+}
+
+impl Stats {
+    const fn new() -> Self {
+        Self {
+            requests: 0,
+            events: 0,
+            ignored: 0,
+            retries: 0,
+            reconnects: 0,
+            pending: 0,
+            watches: 0,
+        }
+    }
+}
+
+/// What all clones of a client share.
+#[derive(Debug)]
+struct Shared {
+    mux: RefCell<Mux>,
+    /// Raised when there may be something to send.
+    kick: Signal,
+    handle: Handle,
+}
+
+impl Shared {
+    /// Works on the requests, and has what they have become sent.
+    fn with<T>(&self, work: impl FnOnce(&mut Mux) -> T) -> T {
+        let mut mux = self.mux.borrow_mut();
+        let result = work(&mut mux);
+        if mux.has_message() {
+            self.kick.raise();
+        }
+        result
+    }
+}
+
+/// The store as a domain sees it: its nodes, transactions over them, and watches.
+///
+/// Clones are the same client. Paths are relative to `/local/domain/<us>` unless they begin with a slash. Requests of
+/// several callers are under way at the same time, 16 at most; further ones wait their turn in the order in which
+/// they came. Dropping the future of a request is allowed at any time.
+///
+/// All methods fail with [`Error::Refused`] if the server refuses, [`Error::BadPath`] and [`Error::TooLong`] before
+/// anything is sent, [`Error::BadMessage`] if the answer makes no sense, and with what ended the connection when it
+/// has ended. What else is possible stands with the method.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Rc<Shared>,
+    /// The transaction that node operations belong to, and the connection it was opened on.
+    transaction: Option<(u32, u32)>,
+}
+
+impl Client {
+    /// Sends a request and waits for its answer.
+    async fn call(&self, request: &Request<'_>) -> Result<Answer, Error> {
+        let tx_id = match self.transaction {
+            Some((_, generation)) if generation != self.shared.mux.borrow().generation() => {
+                return Err(Error::Disconnected);
+            }
+            Some((id, _)) => id,
+            None => 0,
+        };
+        let id = self.shared.with(|mux| mux.submit(request, tx_id, Effect::None))?;
+        Call {
+            shared: &self.shared,
+            id,
+        }
+        .await
+    }
+
+    /// Sends a request whose answer says nothing but yes or no.
+    async fn done(&self, request: &Request<'_>) -> Result<(), Error> {
+        match self.call(request).await?.reply(request.kind())? {
+            Reply::Ok => Ok(()),
+            _ => Err(Error::BadMessage),
+        }
+    }
+
+    /// Opens a transaction on the server.
+    async fn begin(&self) -> Result<(u32, u32), Error> {
+        let request = Request::TransactionStart;
+        let (id, generation) = self.shared.with(|mux| {
+            let id = mux.submit(&request, 0, Effect::Transaction)?;
+            Ok::<_, Error>((id, mux.generation()))
+        })?;
+        match (Call {
+            shared: &self.shared,
+            id,
+        })
+        .await?
+        .reply(MessageType::TRANSACTION_START)?
+        {
+            Reply::Transaction(tx_id) => Ok((tx_id, generation)),
+            _ => Err(Error::BadMessage),
+        }
+    }
+
+    /// The loop that the client's pauses run on.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.shared.handle
+    }
+
+    /// What it has done and has to do.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.mux.borrow().stats()
+    }
+}
+
+/// The future of a request. Dropped early, it leaves the request to [`Mux::forget`].
+struct Call<'a> {
+    shared: &'a Shared,
+    id: u32,
+}
+
+impl Future for Call<'_> {
+    type Output = Result<Answer, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.shared.mux.borrow_mut().poll(self.id, cx)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.shared.with(|mux| mux.forget(self.id));
+    }
+}
+
+/// A domain's connection to the store: a [`Client`], and the ring it works over.
+///
+/// Clones are the same connection. Nothing moves until [`run`](Self::run) is polled; requests made earlier wait.
+#[derive(Debug)]
+pub struct Store<H: Hypervisor> {
+    client: Client,
+    line: Rc<Line<H>>,
+}
+
+impl<H: Hypervisor> Clone for Store<H> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            line: Rc::clone(&self.line),
+        }
+    }
+}
+
+impl<H: Hypervisor> Deref for Store<H> {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl<H: Hypervisor> Store<H> {
+    /// Takes charge of the domain's store ring. Nothing is sent and the page is not touched.
+    ///
+    /// # Errors
+    /// [`Error::NoRing`] if the toolstack gave the domain none; [`Error::Port`] if its port has an owner already.
+    pub fn new(hv: H, ports: &Ports<H>, handle: Handle) -> Result<Self, Error> {
+        let port = hv.store_ring().ok_or(Error::NoRing)?.port;
+        let channel = ports.adopt(port).map_err(|_| Error::Port)?;
+        let shared = Rc::new(Shared {
+            mux: RefCell::new(Mux::new()),
+            kick: Signal::new(),
+            handle,
+        });
+        let client = Client {
+            shared,
+            transaction: None,
+        };
+        Ok(Self {
+            client,
+            line: Rc::new(Line::new(hv, channel)),
+        })
+    }
+
+    /// The client alone, for those who need not know what hypervisor is underneath.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Moves messages between callers and ring: to be spawned once, and to be kept alive.
+    ///
+    /// It ends only when the connection is lost for good, and says why; then, or when it is dropped, every caller and
+    /// every watch gets an error. A server that can reconnect (`server_features` bit 1) is given one attempt after
+    /// each failure that came after a message: callers get an error, watches are set again.
+    pub fn run(&self) -> impl Future<Output = Error> + use<H> {
+        let line = Rc::clone(&self.line);
+        let guard = StopOnDrop(Rc::clone(&self.client.shared));
+        async move {
+            let shared = &guard.0;
+            let error = line.serve(shared).await;
+            shared.mux.borrow_mut().stop(error);
+            error
+        }
+    }
+}
+
+/// Nobody waits for ever for a connection that nobody serves.
+struct StopOnDrop(Rc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.mux.borrow_mut().stop(Error::Stopped);
+    }
+}

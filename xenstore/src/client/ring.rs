@@ -1,0 +1,200 @@
+//! The ring page and the port: bytes out, bytes in (xen/include/public/io/xs_wire.h, `xen:docs/misc/xenstore-ring.txt`).
+
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+
+use fata_events::select::select;
+use fata_events::xen::Channel;
+use fata_grant::{ByteLayout, ByteRing};
+use fata_hypercall::{Hypervisor, SharedPage};
+
+use super::Shared;
+use crate::Error;
+use crate::wire::Assembler;
+
+/// Offsets in the ring page, beyond the two rings (`struct xenstore_domain_interface`).
+const SERVER_FEATURES: usize = 2064;
+const CONNECTION: usize = 2068;
+const ERROR: usize = 2072;
+
+/// Bits of `server_features`.
+const FEATURE_RECONNECT: u32 = 1;
+const FEATURE_ERROR: u32 = 2;
+
+/// The value of `connection` while a reconnect is under way.
+const RECONNECT: u32 = 1;
+
+/// Messages taken in before everybody else gets a turn, however fast the server refills the ring.
+const MESSAGES_PER_TURN: usize = 32;
+
+/// Bytes copied out of the ring at once.
+const BUFFER: usize = 256;
+
+/// The ring of a domain and its event channel.
+#[derive(Debug)]
+pub(super) struct Line<H: Hypervisor> {
+    hv: H,
+    channel: Channel<H>,
+}
+
+/// What one look at the ring did.
+struct Progress {
+    /// Bytes moved either way: the server must be told.
+    moved: bool,
+    /// There may be more to do at once.
+    again: bool,
+}
+
+/// One connection's own state: it ends with it.
+struct Connection<'a> {
+    page: &'a SharedPage,
+    ring: ByteRing,
+    input: Assembler,
+    output: Vec<u8>,
+    sent: usize,
+    /// Messages received.
+    received: u64,
+}
+
+impl<H: Hypervisor> Line<H> {
+    pub(super) const fn new(hv: H, channel: Channel<H>) -> Self {
+        Self { hv, channel }
+    }
+
+    /// Serves the callers until the connection is lost for good.
+    pub(super) async fn serve(&self, shared: &Shared) -> Error {
+        let Some(ring) = self.hv.store_ring() else {
+            return Error::NoRing;
+        };
+        let page = ring.page;
+        loop {
+            self.connected(page).await;
+            let (error, received) = match Connection::new(page) {
+                Ok(mut connection) => (self.converse(&mut connection, shared).await, connection.received),
+                Err(error) => (error, 0),
+            };
+            let can_reconnect = load(page, SERVER_FEATURES) & FEATURE_RECONNECT != 0;
+            if !can_reconnect || received == 0 {
+                return error;
+            }
+            shared.mux.borrow_mut().reconnect(error);
+            page.store_u32(CONNECTION, RECONNECT, Ordering::SeqCst);
+            self.channel.notify();
+        }
+    }
+
+    /// Waits while a reconnect is under way; it may be at the very start too (dom0less).
+    async fn connected(&self, page: &SharedPage) {
+        loop {
+            let seen = self.channel.count();
+            if load(page, CONNECTION) != RECONNECT {
+                return;
+            }
+            self.channel.after(seen).await;
+        }
+    }
+
+    async fn converse(&self, connection: &mut Connection<'_>, shared: &Shared) -> Error {
+        loop {
+            let seen = self.channel.count();
+            let kicked = shared.kick.count();
+            let progress = match connection.pump(shared) {
+                Ok(progress) => progress,
+                Err(error) => return error,
+            };
+            if progress.moved {
+                self.channel.notify();
+            }
+            if let Some(error) = stopped(connection.page) {
+                return error;
+            }
+            if progress.again {
+                fata_events::yield_now().await;
+            } else {
+                select(self.channel.after(seen), shared.kick.after(kicked)).await;
+            }
+        }
+    }
+}
+
+impl<'a> Connection<'a> {
+    /// Takes up the ring where it is: offsets start anywhere, and nothing in the page is ours to clear (rule 66).
+    fn new(page: &'a SharedPage) -> Result<Self, Error> {
+        let ring = ByteRing::attach(ByteLayout::XENSTORE, page).map_err(|_| Error::BadRing)?;
+        Ok(Self {
+            page,
+            ring,
+            input: Assembler::new(),
+            output: Vec::new(),
+            sent: 0,
+            received: 0,
+        })
+    }
+
+    /// Takes in what there is and sends what there is room for, within bounds.
+    fn pump(&mut self, shared: &Shared) -> Result<Progress, Error> {
+        let mut moved = false;
+        let mut messages = 0;
+        let mut buffer = [0; BUFFER];
+        while messages < MESSAGES_PER_TURN {
+            let wanted = self.input.wanted()?;
+            if wanted == 0 {
+                if let Some(packet) = self.input.packet() {
+                    shared.mux.borrow_mut().receive(packet);
+                }
+                self.input.clear();
+                self.received += 1;
+                messages += 1;
+                continue;
+            }
+            let (space, _) = buffer.split_at_mut(wanted.min(BUFFER));
+            let len = self.ring.read(self.page, space).map_err(|_| Error::BadRing)?;
+            if len == 0 {
+                break;
+            }
+            moved = true;
+            self.input.feed(space.get(..len).unwrap_or_default())?;
+        }
+        moved |= self.send(shared)?;
+        Ok(Progress {
+            moved,
+            again: messages == MESSAGES_PER_TURN,
+        })
+    }
+
+    /// Sends until the ring is full or there is no more.
+    fn send(&mut self, shared: &Shared) -> Result<bool, Error> {
+        let mut moved = false;
+        loop {
+            let rest = self.output.get(self.sent..).unwrap_or_default();
+            if rest.is_empty() {
+                match shared.mux.borrow_mut().take_message() {
+                    Some(message) => (self.output, self.sent) = (message, 0),
+                    None => return Ok(moved),
+                }
+                continue;
+            }
+            let len = self.ring.write(self.page, rest).map_err(|_| Error::BadRing)?;
+            if len == 0 {
+                return Ok(moved);
+            }
+            self.sent += len;
+            moved = true;
+        }
+    }
+}
+
+/// Why the server has stopped, if it says that it has.
+fn stopped(page: &SharedPage) -> Option<Error> {
+    if load(page, SERVER_FEATURES) & FEATURE_ERROR == 0 {
+        return None;
+    }
+    match load(page, ERROR) {
+        0 => None,
+        code => Some(Error::ServerStopped(code)),
+    }
+}
+
+fn load(page: &SharedPage, offset: usize) -> u32 {
+    page.load_u32(offset, Ordering::Acquire).unwrap_or(0)
+}

@@ -1,0 +1,114 @@
+//! Several operations that happen as one.
+
+use core::ops::{AsyncFnMut, Deref};
+use core::time::Duration;
+
+use fata_hypercall::Errno;
+
+use super::Client;
+use crate::Error;
+use crate::wire::Request;
+
+/// How often a transaction is tried.
+const ATTEMPTS: u32 = 12;
+
+/// The pause before the second attempt; it doubles from there on.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest pause. All of them together are about a third of a second.
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+
+/// The store as it was when the transaction began, with the changes that were made in it.
+///
+/// Node operations on it belong to the transaction; watches do not, for the protocol has none in transactions.
+#[derive(Debug)]
+pub struct Transaction {
+    client: Client,
+    /// The server still has it.
+    open: bool,
+}
+
+impl Deref for Transaction {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Transaction {
+    async fn begin(client: &Client) -> Result<Self, Error> {
+        let transaction = Some(client.begin().await?);
+        Ok(Self {
+            client: Client {
+                shared: client.shared.clone(),
+                transaction,
+            },
+            open: true,
+        })
+    }
+
+    async fn commit(mut self) -> Result<(), Error> {
+        // From here on it ends with this request: answered, or orphaned, or turned into an abort before it was sent.
+        self.open = false;
+        self.client.done(&Request::TransactionEnd(true)).await
+    }
+}
+
+impl Drop for Transaction {
+    /// Aborts, unless it has ended.
+    fn drop(&mut self) {
+        if let (true, Some((tx_id, generation))) = (self.open, self.client.transaction) {
+            self.client.shared.with(|mux| {
+                if mux.generation() == generation {
+                    mux.submit_detached(&Request::TransactionEnd(false), tx_id);
+                }
+            });
+        }
+    }
+}
+
+impl Client {
+    /// Does what `body` does as one change, or not at all.
+    ///
+    /// If others wrote what it read in the meantime, all of it is tried again after a pause, 12 times at most: `body`
+    /// must be ready to run more than once. The transaction ends on every path: an error from `body` aborts it, and
+    /// so does dropping this future (rule 64).
+    ///
+    /// ```no_run
+    /// # async fn example(store: &fata_xenstore::Client) -> Result<(), fata_xenstore::Error> {
+    /// store
+    ///     .transaction(async |nodes| {
+    ///         let visits: u32 = nodes.read_number("data/visits", 0..=9999).await?;
+    ///         nodes.write("data/visits", &fata_xenstore::decimal::string(visits.into()).as_str()[..]).await
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`Client`]; whatever `body` gives; [`Error::Contended`] if others came first each time.
+    pub async fn transaction<T>(
+        &self,
+        mut body: impl AsyncFnMut(&Transaction) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1..=ATTEMPTS {
+            let transaction = Transaction::begin(self).await?;
+            let outcome = match body(&transaction).await {
+                Ok(value) => transaction.commit().await.map(|()| value),
+                Err(error) => Err(error), // dropping the transaction aborts it
+            };
+            match outcome {
+                Err(Error::Refused(Errno::EAGAIN)) if attempt < ATTEMPTS => {
+                    self.shared.mux.borrow_mut().count_retry();
+                    self.shared.handle.sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(Error::Refused(Errno::EAGAIN)) => break,
+                outcome => return outcome,
+            }
+        }
+        Err(Error::Contended)
+    }
+}

@@ -1,0 +1,128 @@
+//! Being told about changes.
+
+use alloc::rc::Rc;
+use core::task::{Context, Poll};
+
+use fata_events::Signal;
+
+use super::{Call, Client, Shared};
+use crate::Error;
+use crate::wire::{MessageType, Path, Reply};
+
+/// A watch: the server tells us about every change at or below its path, until this is dropped.
+///
+/// Events say only *that* something changed, and any number of them between two looks are one: memory is bounded by
+/// the number of watches, whatever a peer writes (rule 62). So look, and look again after each change. Since the
+/// server fires each watch once when it is set, one loop does both:
+///
+/// ```no_run
+/// # async fn example(store: &fata_xenstore::Client) -> Result<(), fata_xenstore::Error> {
+/// let mut watch = store.watch("control/shutdown").await?;
+/// loop {
+///     watch.changed().await?; // at once, the first time
+///     let _wish = store.read_optional("control/shutdown").await?;
+/// }
+/// # }
+/// ```
+///
+/// Spurious events happen. After a reconnect a watch is set again by itself, and fires.
+#[derive(Debug)]
+pub struct Watch {
+    shared: Rc<Shared>,
+    token: u32,
+    events: Signal,
+    seen: u64,
+}
+
+impl Watch {
+    /// Waits for something that has changed since the last time this returned. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The connection has ended, or the watch could not be set again after a reconnect.
+    pub async fn changed(&mut self) -> Result<(), Error> {
+        self.check()?;
+        self.seen = self.events.after(self.seen).await;
+        self.check()
+    }
+
+    /// The same for hand-written futures.
+    ///
+    /// # Errors
+    /// As [`changed`](Self::changed).
+    pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.check()?;
+        self.events.poll_after(self.seen, cx).map(|count| {
+            self.seen = count;
+            self.check()
+        })
+    }
+
+    /// Whether [`changed`](Self::changed) would return at once.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.events.count() > self.seen || self.check().is_err()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.shared.mux.borrow().watch_error(self.token).map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.shared.with(|mux| mux.unwatch(self.token));
+    }
+}
+
+impl Client {
+    /// Watches a path and all below it, or something special (`@releaseDomain`). The node need not exist.
+    ///
+    /// # Errors
+    /// See [`Client`]. Stock servers allow a domain 128 watches.
+    pub async fn watch(&self, path: &str) -> Result<Watch, Error> {
+        let path = Path::new(path)?;
+        let (token, events, id) = self.shared.with(|mux| mux.watch(path))?;
+        // The guard before the wait: whoever drops this future drops it too.
+        let watch = Watch {
+            shared: Rc::clone(&self.shared),
+            token,
+            events,
+            seen: 0,
+        };
+        let answer = Call {
+            shared: &self.shared,
+            id,
+        }
+        .await?;
+        match answer.reply(MessageType::WATCH)? {
+            Reply::Ok => Ok(watch),
+            _ => Err(Error::BadMessage),
+        }
+    }
+
+    /// Waits until `accept` gives something for a node's value, and gives that.
+    ///
+    /// `accept` sees each state of the node that we got to see: `None` while there is no such node or while we may
+    /// not read it yet, which is how a domain finds its nodes while the toolstack still builds them (rule 68).
+    ///
+    /// # Errors
+    /// See [`Client`]. It waits without limit: see [`Handle::timeout`](fata_events::Handle::timeout).
+    pub async fn wait_for<T>(
+        &self,
+        path: &str,
+        mut accept: impl FnMut(Option<&[u8]>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let mut watch = self.watch(path).await?;
+        loop {
+            watch.changed().await?;
+            let value = match self.read(path).await {
+                Ok(value) => Some(value),
+                Err(error) if error.is_missing() || error.is_denied() => None,
+                Err(error) => return Err(error),
+            };
+            if let Some(accepted) = accept(value.as_deref()) {
+                return Ok(accepted);
+            }
+        }
+    }
+}
