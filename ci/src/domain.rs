@@ -20,6 +20,7 @@ use crate::network::BRIDGE;
 pub struct Guest {
     pub(crate) name: String,
     pub(crate) elf: Vec<u8>,
+    pub(crate) ramdisk: Option<Vec<u8>>,
     memory_mib: u32,
     vcpus: u32,
     arguments: String,
@@ -33,12 +34,18 @@ impl Guest {
         Self {
             name: name.into(),
             elf: elf.into(),
+            ramdisk: None,
             memory_mib: 16,
             vcpus: 1,
             arguments: String::new(),
             vifs: Vec::new(),
             extra: Vec::new(),
         }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Sets the memory, in MiB.
@@ -52,6 +59,13 @@ impl Guest {
     #[must_use]
     pub fn vcpus(mut self, count: u32) -> Self {
         self.vcpus = count;
+        self
+    }
+
+    /// Adds a RAM disk (or any other file), which the guest finds as its first module.
+    #[must_use]
+    pub fn ramdisk(mut self, content: impl Into<Vec<u8>>) -> Self {
+        self.ramdisk = Some(content.into());
         self
     }
 
@@ -82,7 +96,8 @@ impl Guest {
         self
     }
 
-    /// The configuration for `xl create` when the image lies at `kernel` in dom0.
+    /// The configuration for `xl create` when the image lies at `kernel` in dom0, and the RAM disk, if there is one, beside
+    /// it with `.ramdisk` behind its name.
     pub fn config(&self, kernel: &str) -> String {
         let mut lines = vec![
             "type = \"pvh\"".to_owned(),
@@ -92,6 +107,9 @@ impl Guest {
             format!("vcpus = {}", self.vcpus),
             format!("cmdline = {}", quoted(&self.arguments)),
         ];
+        if self.ramdisk.is_some() {
+            lines.push(format!("ramdisk = {}", quoted(&format!("{kernel}.ramdisk"))));
+        }
         if !self.vifs.is_empty() {
             let vifs: Vec<String> = self.vifs.iter().map(|vif| quoted(vif)).collect();
             lines.push(format!("vif = [{}]", vifs.join(", ")));
@@ -101,8 +119,8 @@ impl Guest {
     }
 }
 
-/// A string of xl's configuration language; it knows no escapes, only two kinds of quotes.
-fn quoted(text: &str) -> String {
+/// A string of xl's configuration language, which knows no escapes but two kinds of quotes; a text with both cannot be said.
+pub fn quoted(text: &str) -> String {
     let mark = if text.contains('"') { '\'' } else { '"' };
     format!("{mark}{text}{mark}")
 }

@@ -48,6 +48,7 @@ pub(crate) const OVERLAY: &[(&str, u32, &str)] = &[
 
 const DOMU_FILES: &[(&str, u32, &str)] = &[
     ("init", 0o755, include_str!("../dom0/domu-init")),
+    ("sbin/poweroff", 0o755, include_str!("../dom0/domu-poweroff")),
     ("www/index.html", 0o644, include_str!("../dom0/index.html")),
 ];
 

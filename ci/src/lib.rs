@@ -44,11 +44,12 @@ mod qemu;
 mod qmp;
 mod recipe;
 mod snapshot;
+pub mod suite;
 mod tree;
 
 pub use agent::Output;
 pub use cache::Cache;
-pub use domain::{Domain, DomainState, Guest};
+pub use domain::{Domain, DomainState, Guest, quoted};
 pub use error::Error;
-pub use host::{Clock, LinuxDomU, Options, XenHost};
+pub use host::{Clock, Options, XenHost};
 pub use progress::{Progress, Reporter, Stage};

@@ -101,6 +101,7 @@ fn build(
     };
     lock.build("snapshot", key, keep, |folder| {
         image::write(&folder.join("recipe"), &current)?;
+        // What Linux unpacks is one archive after the other, so ours may simply follow.
         let initrd = folder.join("initrd");
         let base = machine.join(image::DOM0_BASE);
         let mut content = std::fs::read(&base).map_err(Error::io("read", &base))?;
@@ -108,7 +109,11 @@ fn build(
         image::write(&initrd, content)?;
 
         let mut running = options.reporter.stage(Stage::Boot, |step| {
-            let mut qemu = Qemu::start(machine, arguments, &[("initrd", &initrd)])?;
+            let mut qemu = Qemu::start(
+                machine,
+                arguments,
+                &[("initrd", &initrd), (qemu::STATE, &folder.join(qemu::STATE))],
+            )?;
             wait_ready(&mut qemu, step)?;
             connect(qemu, options.clock)
         })?;
@@ -191,9 +196,7 @@ fn save(running: &mut Running, folder: &Path, step: &Step<'_>) -> Result<(), Err
     step.advance(1.0, 2.0);
     qmp.execute("quit", json!({}))?;
     qemu.wait_end(Duration::from_secs(30))?;
-    let from = qemu.file(qemu::STATE);
-    let to = folder.join(qemu::STATE);
-    std::fs::copy(&from, &to).map(drop).map_err(Error::io("write", &to))
+    image::write(&folder.join("boot.log"), qemu.xen_log())
 }
 
 fn restore(machine: &Path, snapshot: &Path, arguments: &[String], clock: Clock) -> Result<Running, Error> {
