@@ -1,0 +1,101 @@
+//! A guest that misbehaves on request. The words after `--` say how; each request is one of the integration tests'.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+extern crate alloc;
+
+mod faults;
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::error::Error;
+use core::fmt::Write;
+use core::time::Duration;
+
+use fata::{Env, ExitCode, Failure};
+
+#[fata::main]
+async fn main(env: Env) -> Result<(), Box<dyn Error>> {
+    let words = env.args().application().to_vec();
+    let words: Vec<&str> = words.iter().map(|word| word.as_str()).collect();
+    let mut console = env.console();
+    match words[..] {
+        ["exit", status] => Err(Failure::new(ExitCode(status.parse()?), "asked to fail"))?,
+        ["panic"] => panic!("asked to panic"),
+        ["overflow"] => writeln!(console, "survived {}", faults::overflow(1))?,
+        ["null"] => writeln!(console, "survived {}", faults::read_null())?,
+        ["write-text"] => faults::write_text(),
+        ["execute-data"] => faults::execute_data(),
+        ["allocate"] => loop {
+            core::mem::forget(vec![1_u8; 1 << 20]);
+        },
+        ["fill", mebibytes] => fill(mebibytes.parse()?)?,
+        ["ask"] => {
+            writeln!(console, "your name?")?;
+            writeln!(console, "hello, {}", env.console().read_line().await)?;
+        }
+        ["flood"] => {
+            for line in 0..2000 {
+                writeln!(console, "line {line} of a flood that no ring can hold")?;
+            }
+            // Long enough for a test to see that the guest sleeps, although nobody reads.
+            env.sleep(Duration::from_secs(8)).await;
+            writeln!(console, "past the flood")?;
+        }
+        ["resolve", name] => {
+            for address in env.net().await?.resolve(name).await? {
+                writeln!(console, "{name} is {address}")?;
+            }
+        }
+        ["interfaces"] => {
+            for name in env.interfaces() {
+                let stack = env.interface(&name).await?;
+                writeln!(console, "{name}: {:?}", stack.config())?;
+            }
+        }
+        ["random"] => {
+            let mut bytes = [0; 16];
+            env.random().fill(&mut bytes);
+            writeln!(console, "random: {bytes:02x?}")?;
+        }
+        ["clock"] => {
+            let (before, mark) = (env.wall_clock(), env.now());
+            env.sleep(Duration::from_secs(2)).await;
+            let after = env.wall_clock();
+            writeln!(
+                console,
+                "wall {} s, slept {} ms by the wall, {} ms by the clock",
+                after.as_secs(),
+                (after - before).as_millis(),
+                env.now().duration_since(mark).as_millis()
+            )?;
+        }
+        _ => Err(Failure::new(ExitCode::USAGE, "no such request"))?,
+    }
+    Ok(())
+}
+
+/// Allocates that much memory at once, writes to all of it and reads it back.
+fn fill(mebibytes: usize) -> Result<(), Failure> {
+    let mut blocks: Vec<Vec<u8>> = Vec::new();
+    for n in 0..mebibytes {
+        let mut block = Vec::new();
+        if block.try_reserve_exact(1 << 20).is_err() {
+            return Err(Failure::new(
+                ExitCode::FAILURE,
+                alloc::format!("out of memory after {n} MiB"),
+            ));
+        }
+        block.resize(1 << 20, n as u8);
+        blocks.push(block);
+    }
+    let right = blocks
+        .iter()
+        .enumerate()
+        .all(|(n, block)| block.iter().all(|&byte| byte == n as u8));
+    if right {
+        Ok(())
+    } else {
+        Err(Failure::new(ExitCode::FAILURE, "memory has changed"))
+    }
+}

@@ -1,0 +1,115 @@
+//! The integration tests: images on a real Xen, met by the real netback, xenstored, xenconsoled, xl, curl, ping and dig.
+//!
+//! A test is a function of a [`Bench`]. All of them share one host, on which each has guests, names and addresses of its
+//! own; a test that loses the host gets the next test a new one.
+
+mod bench;
+mod boot;
+mod input;
+mod life;
+mod network;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use bench::Bench;
+
+use crate::{Error, Options, XenHost};
+
+/// Why a test failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The host or a guest did not do what was asked.
+    Host(Error),
+    /// Something was not as it should be.
+    Wrong(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(error) => error.fmt(f),
+            Self::Wrong(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Fails the test with a message if a condition does not hold.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(crate::suite::Failure::Wrong(format!($($message)+)));
+        }
+    };
+}
+pub(crate) use ensure;
+
+/// What a test is made of.
+type Test = (&'static str, fn(&Bench<'_>) -> Result<(), Failure>);
+
+/// The files that the tests start.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// A folder with `NAME` (stripped), `NAME.debug` and `NAME.cfg` for `hello`, `http`, `echo` and `probe`.
+    pub folder: PathBuf,
+    /// The program `fata-peer`, linked statically, which runs in dom0.
+    pub peer: PathBuf,
+}
+
+/// All tests, in the order in which they run: what others stand on comes first.
+fn tests() -> impl Iterator<Item = Test> {
+    [boot::TESTS, network::TESTS, life::TESTS, input::TESTS]
+        .into_iter()
+        .flatten()
+        .copied()
+}
+
+/// The names of the tests that contain `only`.
+pub fn names(only: Option<&str>) -> Vec<&'static str> {
+    tests()
+        .map(|(name, _)| name)
+        .filter(|name| only.is_none_or(|only| name.contains(only)))
+        .collect()
+}
+
+/// Runs the tests whose names contain `only`, and calls `report` after each.
+///
+/// # Errors
+/// [`Error`] when no host can be had at all.
+pub fn run(
+    options: &Options,
+    images: &Images,
+    only: Option<&str>,
+    mut report: impl FnMut(&str, Duration, Result<(), Failure>),
+) -> Result<(), Error> {
+    let mut host: Option<XenHost> = None;
+    for (number, (name, test)) in tests().enumerate() {
+        if only.is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        let began = Instant::now();
+        let running = match host.take() {
+            Some(running) => running,
+            None => XenHost::start(options)?,
+        };
+        let bench = Bench::new(&running, images, number);
+        let result = test(&bench);
+        drop(bench);
+        report(name, began.elapsed(), result);
+        // Still there, and nothing left over? Then the next test may have it.
+        host = running
+            .domains()
+            .is_ok_and(|domains| domains.len() == 1)
+            .then_some(running);
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! What users and toolstacks get wrong.
+
+use super::{Bench, Failure, Test, ensure};
+use crate::suite::bench::PATIENCE;
+
+pub(super) const TESTS: &[Test] = &[
+    ("input::an_unknown_argument_is_named", an_unknown_argument_is_named),
+    ("input::a_malformed_argument_is_named", a_malformed_argument_is_named),
+    ("input::help_is_on_the_console", help_is_on_the_console),
+    ("input::a_server_without_a_vif_says_so", a_server_without_a_vif_says_so),
+    ("input::a_missing_bridge_is_xl_s_error", a_missing_bridge_is_xl_s_error),
+    ("input::a_backend_that_never_connects", a_backend_that_never_connects),
+    ("input::a_network_without_dhcp_is_said", a_network_without_dhcp_is_said),
+    ("input::too_little_memory_is_said", too_little_memory_is_said),
+];
+
+fn an_unknown_argument_is_named(bench: &Bench<'_>) -> Result<(), Failure> {
+    let console = bench
+        .start(bench.guest("hello")?.arguments("hostnam=x"))?
+        .ends_with(2)?;
+    ensure!(console.contains("hostnam"), "it is not:\n{console}");
+    Ok(())
+}
+
+fn a_malformed_argument_is_named(bench: &Bench<'_>) -> Result<(), Failure> {
+    for bad in [
+        "ipv4=10.0.0.300/24",
+        "gateway=x",
+        "log=loud",
+        "ipv4=10.0.0.2/24 'unfinished",
+    ] {
+        let console = bench.start(bench.guest("hello")?.arguments(bad))?.ends_with(2)?;
+        ensure!(console.contains("error"), "`{bad}`:\n{console}");
+    }
+    Ok(())
+}
+
+fn help_is_on_the_console(bench: &Bench<'_>) -> Result<(), Failure> {
+    let console = bench.start(bench.guest("hello")?.arguments("--help"))?.ends_with(0)?;
+    ensure!(
+        console.contains("ipv4=") && console.contains("log="),
+        "no help:\n{console}"
+    );
+    Ok(())
+}
+
+fn a_server_without_a_vif_says_so(bench: &Bench<'_>) -> Result<(), Failure> {
+    let console = bench.start(bench.guest("http")?)?.ends_with(1)?;
+    ensure!(console.contains("vif"), "it does not:\n{console}");
+    Ok(())
+}
+
+fn a_missing_bridge_is_xl_s_error(bench: &Bench<'_>) -> Result<(), Failure> {
+    let guest = bench.guest("http")?;
+    let guest = guest.vif_on(&bench.mac(), "nosuchbridge");
+    match bench.host.create(&guest) {
+        Err(crate::Error::Command { status, .. }) => {
+            ensure!(status != 0, "status 0");
+            Ok(())
+        }
+        other => {
+            let _ = bench.host.destroy(guest.name());
+            Err(Failure::Wrong(format!("xl create gave {other:?}")))
+        }
+    }
+}
+
+fn a_backend_that_never_connects(bench: &Bench<'_>) -> Result<(), Failure> {
+    // netback waits for the hotplug script's word before it connects. Take that word back before the guest runs.
+    let guest = bench.server("http", "")?;
+    let name = guest.name().to_owned();
+    bench.host.place(&guest)?;
+    bench.dom0(&format!("xl create -p /guests/{name}.cfg"))?;
+    let outcome = (|| {
+        bench.dom0(&format!(
+            "xenstore-rm /local/domain/0/backend/vif/$(xl domid {name})/0/hotplug-status; xl unpause {name}"
+        ))?;
+        let console = bench.host.wait_for_log(&name, "fata: exit status 1", PATIENCE * 2)?;
+        ensure!(
+            console.contains("InitWait") || console.contains("backend"),
+            "the cause is not named:\n{console}"
+        );
+        Ok(())
+    })();
+    let _ = bench.host.destroy(&name);
+    outcome
+}
+
+fn a_network_without_dhcp_is_said(bench: &Bench<'_>) -> Result<(), Failure> {
+    let guest = bench.guest("http")?;
+    let http = bench.start(guest.vif(&bench.mac()))?;
+    let console = http.ends_with(1)?;
+    ensure!(console.contains("DHCP"), "it is not:\n{console}");
+    Ok(())
+}
+
+fn too_little_memory_is_said(bench: &Bench<'_>) -> Result<(), Failure> {
+    // xl refuses 1 MiB, because the image does not even load; in 2 MiB `http` loads and cannot work.
+    let refused = bench.host.create(&bench.guest("http")?.memory_mib(1));
+    ensure!(refused.is_err(), "xl created a guest of 1 MiB");
+    let guest = bench.server("http", "")?.memory_mib(2);
+    let http = bench.start(guest)?;
+    let console = http.ends()?;
+    ensure!(console.contains("memory"), "it is not:\n{console}");
+    ensure!(
+        !console.contains("fata: exit status 0"),
+        "it ended as if all were well:\n{console}"
+    );
+    Ok(())
+}

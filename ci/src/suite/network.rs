@@ -1,0 +1,210 @@
+//! Through the real netback.
+
+use serde_json::Value;
+
+use super::{Bench, Failure, Test, ensure};
+
+pub(super) const TESTS: &[Test] = &[
+    (
+        "network::http_in_8_mib_serves_its_page_and_statistics",
+        http_in_8_mib_serves_its_page_and_statistics,
+    ),
+    ("network::the_built_configuration_works", the_built_configuration_works),
+    (
+        "network::ten_thousand_requests_on_new_connections",
+        ten_thousand_requests_on_new_connections,
+    ),
+    (
+        "network::ten_thousand_requests_on_kept_connections",
+        ten_thousand_requests_on_kept_connections,
+    ),
+    ("network::echo_moves_64_mib_both_ways", echo_moves_64_mib_both_ways),
+    ("network::discard_and_chargen", discard_and_chargen),
+    ("network::udp_echo", udp_echo),
+    ("network::ping_of_every_size", ping_of_every_size),
+    ("network::ipv6", ipv6),
+    ("network::dhcp_gives_an_address", dhcp_gives_an_address),
+    ("network::names_are_resolved", names_are_resolved),
+    ("network::two_interfaces", two_interfaces),
+];
+
+fn http_in_8_mib_serves_its_page_and_statistics(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?)?;
+    http.says("listening")?;
+    let page = bench.dom0(&format!("curl -sS --fail http://{}/", http.v4))?;
+    ensure!(page.contains("Fata"), "that is not the page:\n{page}");
+    let text = bench.dom0(&format!("curl -sS --fail http://{}/stats", http.v4))?;
+    let stats: Value = serde_json::from_str(&text).map_err(|error| Failure::Wrong(format!("{error}: {text}")))?;
+    let number = |path: &str| stats.pointer(path).and_then(Value::as_f64).unwrap_or(-1.0);
+    let uptime = number("/uptime");
+    ensure!(uptime > 0.0 && uptime < 120.0, "uptime is {uptime}: {text}");
+    let total = number("/memory/total");
+    ensure!((4e6..9e6).contains(&total), "total memory is {total}: {text}");
+    ensure!(
+        number("/memory/used") > 0.0 && number("/memory/used") < total,
+        "memory in use: {text}"
+    );
+    ensure!(number("/network/received/frames") >= 8.0, "frames received: {text}");
+    ensure!(number("/network/sent/frames") >= 6.0, "frames sent: {text}");
+    ensure!(number("/connections/accepted") == 2.0, "connections: {text}");
+    ensure!(
+        number("/grants/in_use") > 2.0 && number("/ports") >= 3.0,
+        "grants and ports: {text}"
+    );
+    for (path, status) in [("/nothing", "404"), ("/", "200")] {
+        let code = bench.dom0(&format!(
+            "curl -sS -o /dev/null -w '%{{http_code}}' http://{}{path}",
+            http.v4
+        ))?;
+        ensure!(code == status, "{path} gives {code}");
+    }
+    Ok(())
+}
+
+fn the_built_configuration_works(bench: &Bench<'_>) -> Result<(), Failure> {
+    // As a user would: dist/http and dist/http.cfg as they are, DHCP from the host's network.
+    let config = String::from_utf8_lossy(&bench.read("http.cfg")?).into_owned();
+    let server = dhcp_server(bench)?;
+    bench
+        .host
+        .create_from_config("as-built", &bench.read("http")?, &config)?;
+    let outcome = bench.host.wait_for_log("as-built", "listening", super::bench::PATIENCE);
+    let page = bench.dom0("curl -sS --fail --max-time 20 http://10.0.0.240/");
+    drop(server);
+    bench.host.destroy("as-built")?;
+    outcome?;
+    ensure!(page?.contains("Fata"), "that is not the page");
+    Ok(())
+}
+
+fn ten_thousand_requests_on_new_connections(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?)?;
+    http.says("listening")?;
+    bench
+        .peer(&format!(
+            "http {}:80 / --requests 10000 --parallel 64 --expect Fata",
+            http.v4
+        ))
+        .map(drop)
+}
+
+fn ten_thousand_requests_on_kept_connections(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?)?;
+    http.says("listening")?;
+    bench
+        .peer(&format!(
+            "http {}:80 / --requests 10000 --parallel 64 --keep-alive --expect Fata",
+            http.v4
+        ))
+        .map(drop)
+}
+
+fn echo_moves_64_mib_both_ways(bench: &Bench<'_>) -> Result<(), Failure> {
+    let echo = bench.start(bench.server("echo", "")?)?;
+    echo.says("listening")?;
+    bench.peer(&format!("echo {}:7 --bytes {}", echo.v4, 64 << 20))?;
+    // And many at once, each with bytes of its own.
+    bench
+        .peer(&format!("echo {}:7 --bytes {} --parallel 16", echo.v4, 1 << 20))
+        .map(drop)
+}
+
+fn discard_and_chargen(bench: &Bench<'_>) -> Result<(), Failure> {
+    let echo = bench.start(bench.server("echo", "")?)?;
+    echo.says("listening")?;
+    bench.peer(&format!("discard {}:9 --bytes {}", echo.v4, 8 << 20))?;
+    bench
+        .peer(&format!("chargen {}:19 --bytes {}", echo.v4, 8 << 20))
+        .map(drop)
+}
+
+fn udp_echo(bench: &Bench<'_>) -> Result<(), Failure> {
+    let echo = bench.start(bench.server("echo", "")?)?;
+    echo.says("listening")?;
+    for size in [1, 512, 1472] {
+        bench.peer(&format!("udp {}:7 --requests 500 --bytes {size}", echo.v4))?;
+    }
+    Ok(())
+}
+
+fn ping_of_every_size(bench: &Bench<'_>) -> Result<(), Failure> {
+    let echo = bench.start(bench.server("echo", "")?)?;
+    echo.says("listening")?;
+    for size in [64, 512, 1472, 1473, 4000] {
+        // Without -W a lost answer would still come in time to be counted.
+        let report = bench.dom0(&format!("ping -n -q -c 50 -i 0.02 -s {size} {}", echo.v4))?;
+        ensure!(report.contains(" 0% packet loss"), "{size} bytes:\n{report}");
+    }
+    Ok(())
+}
+
+fn ipv6(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?)?;
+    http.says("listening")?;
+    bench.peer(&format!(
+        "http [{}]:80 / --requests 200 --parallel 8 --expect Fata",
+        http.v6
+    ))?;
+    let report = bench.dom0(&format!("ping -6 -n -q -c 20 -i 0.02 -s 1400 {}", http.v6))?;
+    ensure!(report.contains(" 0% packet loss"), "{report}");
+    Ok(())
+}
+
+/// A DHCP server in dom0 that ends with the value.
+struct DhcpServer<'a>(&'a Bench<'a>);
+
+impl Drop for DhcpServer<'_> {
+    fn drop(&mut self) {
+        // The host is thrown away if it cannot even do this.
+        let _ = self
+            .0
+            .dom0("kill $(cat /run/test-udhcpd.pid); rm -f /run/test-udhcpd.leases");
+    }
+}
+
+fn dhcp_server<'a>(bench: &'a Bench<'a>) -> Result<DhcpServer<'a>, Failure> {
+    bench.dom0(
+        "cat >/run/test-udhcpd.conf <<'END'\n\
+         start 10.0.0.240\nend 10.0.0.240\ninterface xenbr0\npidfile /run/test-udhcpd.pid\n\
+         lease_file /run/test-udhcpd.leases\noption subnet 255.255.255.0\noption router 10.0.0.1\n\
+         option dns 10.0.0.1\noption lease 3600\nEND\n\
+         : >/run/test-udhcpd.leases; busybox udhcpd /run/test-udhcpd.conf",
+    )?;
+    Ok(DhcpServer(bench))
+}
+
+fn dhcp_gives_an_address(bench: &Bench<'_>) -> Result<(), Failure> {
+    let _server = dhcp_server(bench)?;
+    let guest = bench.guest("http")?;
+    let http = bench.start(guest.vif(&bench.mac()))?;
+    http.says("10.0.0.240")?;
+    bench.peer("http 10.0.0.240:80 / --expect Fata").map(drop)
+}
+
+fn names_are_resolved(bench: &Bench<'_>) -> Result<(), Failure> {
+    bench.dom0(
+        "dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --listen-address=10.0.0.1 --bind-interfaces \
+         --pid-file=/run/test-dnsmasq.pid --address=/printer.test/10.0.0.77 --address=/printer.test/fd00::77",
+    )?;
+    let outcome = (|| {
+        let probe = bench.start(bench.server("probe", "-- resolve printer.test")?)?;
+        let console = probe.ends_with(0)?;
+        ensure!(console.contains("10.0.0.77"), "no address:\n{console}");
+        let probe = bench.start(bench.server("probe", "-- resolve nobody.test")?)?;
+        let console = probe.ends_with(1)?;
+        ensure!(console.contains("error: "), "no error:\n{console}");
+        Ok(())
+    })();
+    bench.dom0("kill $(cat /run/test-dnsmasq.pid)")?;
+    outcome
+}
+
+fn two_interfaces(bench: &Bench<'_>) -> Result<(), Failure> {
+    let guest = bench.server("probe", "net1.ipv4=10.0.0.230/24 -- interfaces")?;
+    let probe = bench.start(guest.vif("00:16:3e:00:ff:01"))?;
+    let console = probe.ends_with(0)?;
+    for text in ["net0", "net1", "10.0.0.230"] {
+        ensure!(console.contains(text), "`{text}` is missing:\n{console}");
+    }
+    Ok(())
+}

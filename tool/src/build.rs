@@ -1,0 +1,111 @@
+//! From a package to an image in dist/.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cargo;
+use crate::error::Error;
+use crate::progress;
+use crate::setup::TARGET;
+use crate::workspace::{Application, Workspace};
+use crate::xl;
+
+/// A finished image.
+pub(crate) struct Image {
+    pub(crate) name: String,
+    pub(crate) application: Application,
+    /// The stripped ELF: what a hypervisor starts.
+    pub(crate) elf: PathBuf,
+    /// The same with symbols and line tables.
+    pub(crate) debug: PathBuf,
+    /// An xl configuration.
+    pub(crate) config: PathBuf,
+}
+
+/// Builds the application `name`.
+pub(crate) fn image(workspace: &Workspace, name: &str) -> Result<Image, Error> {
+    let application = workspace.application(name)?;
+    let bar = progress::spinner(&format!("building {name}"));
+    let linked = cargo_build(workspace, name)?;
+    let dist = workspace.dist();
+    fs::create_dir_all(&dist).map_err(Error::file(&dist))?;
+    let image = Image {
+        name: name.into(),
+        application,
+        elf: dist.join(name),
+        debug: dist.join(format!("{name}.debug")),
+        config: dist.join(format!("{name}.cfg")),
+    };
+    fs::copy(&linked, &image.debug).map_err(Error::file(&image.debug))?;
+    strip(workspace.root(), &image.debug, &image.elf)?;
+    let config = xl::Config {
+        name,
+        kernel: &image.elf.to_string_lossy(),
+        memory: image.application.memory,
+        vcpus: 1,
+        bridge: image.application.network.then_some("xenbr0"),
+        arguments: &[],
+    };
+    fs::write(&image.config, config.text()).map_err(Error::file(&image.config))?;
+    bar.done();
+    Ok(image)
+}
+
+/// Says what was built.
+pub(crate) fn describe(image: &Image) -> Result<(), Error> {
+    for path in [&image.elf, &image.debug, &image.config] {
+        let bytes = fs::metadata(path).map_err(Error::file(path))?.len();
+        println!("{bytes:>10} bytes  {}", path.display());
+    }
+    Ok(())
+}
+
+/// Runs cargo, and gives the path of the linked program.
+fn cargo_build(workspace: &Workspace, name: &str) -> Result<PathBuf, Error> {
+    let mut command = Command::new(cargo::program());
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            name,
+            "--bin",
+            name,
+            "--profile",
+            "image",
+            "--target",
+            TARGET,
+        ])
+        .args(["--message-format", "json-render-diagnostics"])
+        .current_dir(workspace.root());
+    cargo::executable(command, name)
+}
+
+/// Takes symbols and debugging information out, with the objcopy that comes with the compiler.
+fn strip(root: &Path, from: &Path, to: &Path) -> Result<(), Error> {
+    let query = |what: &str| {
+        let output = Command::new("rustc").args(["--print", what]).current_dir(root).output();
+        output
+            .map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+            .map_err(|error| Error::Program {
+                program: format!("rustc --print {what}"),
+                why: error.to_string(),
+            })
+    };
+    let objcopy = query("target-libdir")?.join("../bin/rust-objcopy");
+    let output = Command::new(&objcopy)
+        .args(["--strip-all"])
+        .args([from, to])
+        .env("LD_LIBRARY_PATH", query("sysroot")?.join("lib"))
+        .output();
+    let why = match output {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::Program {
+        program: objcopy.display().to_string(),
+        why,
+    })
+}

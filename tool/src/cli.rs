@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::Error;
+use crate::workspace::Workspace;
+use crate::{build, run, setup, test};
+
+/// Build, run and test library operating systems for Xen.
+#[derive(Parser)]
+#[command(name = "cargo fata", bin_name = "cargo fata", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set up what building, running and testing need, and nothing else. The other commands do it by themselves.
+    Setup,
+    /// Build an application into dist/: the stripped ELF, the same with symbols, and an xl configuration.
+    Build(BuildArgs),
+    /// Build an application, start it with `xl create` on a real Xen host in QEMU, and show what it does.
+    Run(RunArgs),
+    /// Run the tests: all of them, or a part.
+    Test(TestArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct BuildArgs {
+    /// The application's package, such as `http`.
+    pub(crate) application: String,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// The application's package, such as `http`.
+    pub(crate) application: String,
+    /// Boot arguments for the guest, after those that give it its address.
+    pub(crate) arguments: Vec<String>,
+    /// Leave it running: its port is reachable on the loopback interface, its console is attached. End with Ctrl-C.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// The guest's memory in MiB. Default: the application's own `[package.metadata.fata] memory`.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory: Option<u32>,
+    /// Virtual CPUs. Fata uses the first.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) vcpus: u32,
+    /// Seconds that the guest may take until it answers, or until it ends if it has no port.
+    #[arg(long, default_value = "60", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// The part to run; all parts if none is named.
+    pub(crate) part: Option<Part>,
+    /// Run only the tests whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+}
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Formatting, clippy and rustdoc, on the host and for bare metal.
+    Lint,
+    /// Unit, property and documentation tests.
+    Unit,
+    /// The drivers, the facade and the applications in the simulator.
+    Sim,
+    /// Images on a real Xen host.
+    Xen,
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> Result<ExitCode, Error> {
+        let workspace = Workspace::find()?;
+        match self.command {
+            Command::Setup => setup::all(&workspace).map(|()| ExitCode::SUCCESS),
+            Command::Build(args) => {
+                setup::bare_metal_target(&workspace)?;
+                let image = build::image(&workspace, &args.application)?;
+                build::describe(&image)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Run(args) => run::run(&workspace, &args),
+            Command::Test(args) => test::run(&workspace, &args),
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(n @ 1..=86_400) => Ok(Duration::from_secs(n)),
+        _ => Err("expected a whole number of seconds from 1 to 86400".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_time_limit_is_a_sane_number_of_seconds() {
+        assert_eq!(seconds("5"), Ok(Duration::from_secs(5)));
+        for bad in ["0", "-1", "x", "86401", ""] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

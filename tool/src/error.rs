@@ -1,0 +1,81 @@
+//! What can go wrong, said so that the next step is clear.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failure of the tool.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// `cargo metadata` gave no answer.
+    Metadata(cargo_metadata::Error),
+    /// No such application in the workspace.
+    NoApplication { name: String, known: Vec<String> },
+    /// `[package.metadata.fata]` cannot be read.
+    BadMetadata {
+        application: String,
+        why: serde_json::Error,
+    },
+    /// The target's core library is not there and cannot be added.
+    NoTarget { target: &'static str, why: String },
+    /// A program could not be started, or failed after having said why.
+    Program { program: String, why: String },
+    /// A file could not be read or written.
+    File { path: PathBuf, source: io::Error },
+    /// The Xen host or a guest on it.
+    Host(fata_ci::Error),
+    /// The guest did not answer.
+    NoAnswer { url: String, why: String, console: String },
+}
+
+impl Error {
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+}
+
+impl From<fata_ci::Error> for Error {
+    fn from(error: fata_ci::Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Metadata(error) => write!(
+                f,
+                "cannot read the workspace: {error}\n  next: run this inside a cargo workspace"
+            ),
+            Self::NoApplication { name, known } => {
+                write!(
+                    f,
+                    "no application `{name}` here\n  next: name one of {}",
+                    known.join(", ")
+                )
+            }
+            Self::BadMetadata { application, why } => {
+                write!(
+                    f,
+                    "[package.metadata.fata] of `{application}`: {why}\n  next: see examples/http/Cargo.toml"
+                )
+            }
+            Self::NoTarget { target, why } => write!(
+                f,
+                "the Rust target {target} is not installed, and adding it failed: {why}\n  \
+                 next: run `rustup target add {target}` inside this folder, so that it is added to the pinned toolchain; \
+                 without rustup, install the core library of {target} for this very compiler"
+            ),
+            Self::Program { program, why } => write!(f, "`{program}`: {why}"),
+            Self::File { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Host(error) => error.fmt(f),
+            Self::NoAnswer { url, why, console } => {
+                write!(f, "{url} gave no answer: {why}\n  the guest's console:\n")?;
+                console.lines().try_for_each(|line| writeln!(f, "    | {line}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}

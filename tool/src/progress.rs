@@ -1,0 +1,80 @@
+//! What the tool shows while it works.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use fata_ci::{Cache, Options, Progress, Reporter, Stage, XenHost};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::error::Error;
+
+/// A step of unknown length.
+pub(crate) struct Spinner {
+    bar: ProgressBar,
+    title: String,
+    began: Instant,
+}
+
+/// Begins a step.
+pub(crate) fn spinner(title: &str) -> Spinner {
+    let bar = ProgressBar::new_spinner().with_message(title.to_owned());
+    bar.set_style(style("{spinner} {msg} {elapsed:.dim}"));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    Spinner {
+        bar,
+        title: title.into(),
+        began: Instant::now(),
+    }
+}
+
+impl Spinner {
+    /// Ends the step, and says how long it took.
+    pub(crate) fn done(self) -> Duration {
+        self.bar.finish_and_clear();
+        let took = self.began.elapsed();
+        stage_line(&self.title, took);
+        took
+    }
+}
+
+/// Starts the Xen host, showing how far it is.
+pub(crate) fn host() -> Result<XenHost, Error> {
+    Ok(XenHost::start(&Options::new(Cache::locate()?).reporter(reporter()))?)
+}
+
+/// Draws a bar for each stage of the host's start.
+pub(crate) fn reporter() -> Reporter {
+    let bar = Mutex::new(ProgressBar::hidden());
+    Reporter::new(move |stage: Stage, progress| {
+        let Ok(mut bar) = bar.lock() else { return };
+        match progress {
+            Progress::Began => {
+                *bar = ProgressBar::new(1000).with_message(stage.title());
+                bar.set_style(style("{spinner} {msg} [{bar:30}] {elapsed:.dim}"));
+                bar.enable_steady_tick(Duration::from_millis(100));
+            }
+            Progress::Advanced { fraction } => bar.set_position((fraction * 1000.0) as u64),
+            Progress::Ended { took } => {
+                bar.finish_and_clear();
+                stage_line(stage.title(), took);
+            }
+            _ => {}
+        }
+    })
+}
+
+/// One line for a stage that is over. Without a terminal there are no bars, and these lines are all there is.
+pub(crate) fn stage_line(title: &str, took: Duration) {
+    eprintln!("{:>9.3} s  {title}", took.as_secs_f64());
+}
+
+/// Whether somebody watches.
+pub(crate) fn interactive() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants of this file; a wrong one falls back to the default rather than failing a run.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

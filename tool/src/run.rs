@@ -1,0 +1,181 @@
+//! One application on a real Xen host, from the source to its answer.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fata_ci::XenHost;
+
+use crate::build::{self, Image};
+use crate::cli::RunArgs;
+use crate::error::Error;
+use crate::progress::{self, spinner, stage_line};
+use crate::setup;
+use crate::workspace::Workspace;
+use crate::xl;
+
+/// The guest's address on the host's bridge, whose own address is 10.0.0.1.
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// The bridge that the Xen host has.
+const BRIDGE: &str = "xenbr0";
+/// As much of a page as is shown.
+const SHOWN: usize = 4096;
+
+/// Builds, starts, asks, shows.
+pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<ExitCode, Error> {
+    let began = Instant::now();
+    setup::bare_metal_target(workspace)?;
+    let image = build::image(workspace, &args.application)?;
+    let host = progress::host()?;
+    let bar = spinner("xl create");
+    let elf = fs::read(&image.elf).map_err(Error::file(&image.elf))?;
+    host.create_from_config(&image.name, &elf, &configuration(&image, args))?;
+    bar.done();
+
+    let code = match image.application.http {
+        Some(port) => ask(&host, &image, port, args)?,
+        None if args.keep => ExitCode::SUCCESS,
+        None => watch(&host, &image, args)?,
+    };
+    stage_line("in all", began.elapsed());
+    if args.keep {
+        attach(&host, &image.name)?;
+    }
+    Ok(code)
+}
+
+fn configuration(image: &Image, args: &RunArgs) -> String {
+    let mut arguments = Vec::new();
+    if image.application.network && !args.arguments.iter().any(|word| word.starts_with("ipv4=")) {
+        // DHCP works too, but a fixed address saves its round trips.
+        arguments.extend([
+            format!("ipv4={GUEST}/24"),
+            "gateway=10.0.0.1".into(),
+            "dns=10.0.0.1".into(),
+        ]);
+    }
+    arguments.extend(args.arguments.iter().cloned());
+    let config = xl::Config {
+        name: &image.name,
+        kernel: &image.elf.to_string_lossy(),
+        memory: args.memory.unwrap_or(image.application.memory),
+        vcpus: args.vcpus,
+        bridge: image.application.network.then_some(BRIDGE),
+        arguments: &arguments,
+    };
+    config.text()
+}
+
+/// Fetches the guest's page and shows it.
+fn ask(host: &XenHost, image: &Image, port: u16, args: &RunArgs) -> Result<ExitCode, Error> {
+    let bar = spinner("first answer");
+    let local = host.forward(0, GUEST, port)?;
+    let url = format!("http://127.0.0.1:{local}/");
+    let began = Instant::now();
+    let page = loop {
+        let why = match get(&url, args.timeout) {
+            Ok(page) => break page,
+            Err(why) => why,
+        };
+        let state = host.state(&image.name)?;
+        if !state.is_alive() || began.elapsed() > args.timeout {
+            let console = host.console(&image.name).unwrap_or_default();
+            return Err(Error::NoAnswer {
+                url,
+                why: format!("{why} (the guest is {state})"),
+                console,
+            });
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    bar.done();
+    println!("{}", page.get(..SHOWN).unwrap_or(&page).trim_end());
+    if args.keep {
+        println!("\n{} serves at {url}", image.name);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn get(url: &str, limit: Duration) -> Result<String, ureq::Error> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(limit)).build().into();
+    agent.get(url).call()?.body_mut().read_to_string()
+}
+
+/// Waits until the guest ends, and shows what it said. Its exit status becomes ours.
+fn watch(host: &XenHost, image: &Image, args: &RunArgs) -> Result<ExitCode, Error> {
+    let bar = spinner("the guest's life");
+    let began = Instant::now();
+    let state = loop {
+        let state = host.state(&image.name)?;
+        if !state.is_alive() || began.elapsed() > args.timeout {
+            break state;
+        }
+        thread::sleep(Duration::from_millis(50));
+    };
+    bar.done();
+    let console = host.console(&image.name)?;
+    print!("{console}");
+    if state.is_alive() {
+        eprintln!(
+            "{} still runs after {:?}; --keep leaves it running, --timeout waits longer",
+            image.name, args.timeout
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(exit_status(&console).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The status in the guest's last words. A guest that crashed has none.
+fn exit_status(console: &str) -> Option<u8> {
+    console
+        .lines()
+        .rev()
+        .find_map(|line| line.trim().strip_prefix("fata: exit status ")?.parse().ok())
+}
+
+/// Connects the terminal with the guest's console until the guest ends.
+fn attach(host: &XenHost, name: &str) -> Result<(), Error> {
+    println!("console of {name} (Ctrl-C ends the Xen host):");
+    print!("{}", host.console(name)?);
+    let failed = |error: io::Error| Error::Program {
+        program: format!("xl console {name}"),
+        why: error.to_string(),
+    };
+    let mut output = host.stream(&format!("exec xl console {name}"))?;
+    let mut input = output.try_clone().map_err(failed)?;
+    if progress::interactive() {
+        // Ends with the process: there is no portable way to wake a thread that reads a terminal.
+        thread::spawn(move || io::copy(&mut io::stdin(), &mut input));
+    }
+    let mut buffer = [0; 1024];
+    loop {
+        match output.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(()),
+            n => {
+                let mut terminal = io::stdout();
+                terminal
+                    .write_all(&buffer[..n])
+                    .and_then(|()| terminal.flush())
+                    .map_err(failed)?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_is_the_last_one() {
+        assert_eq!(
+            exit_status("fata: exit status 1\r\nhello\r\nfata: exit status 3\r\n"),
+            Some(3)
+        );
+        assert_eq!(exit_status("panicked at ..."), None);
+        assert_eq!(exit_status("fata: exit status 300"), None);
+    }
+}

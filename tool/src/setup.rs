@@ -1,0 +1,57 @@
+//! Getting what is missing.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::error::Error;
+use crate::progress;
+use crate::workspace::Workspace;
+
+/// The target of an x86-64 image.
+pub(crate) const TARGET: &str = "x86_64-unknown-none";
+
+/// Everything: the target, and a Xen host that has been started once.
+pub(crate) fn all(workspace: &Workspace) -> Result<(), Error> {
+    bare_metal_target(workspace)?;
+    progress::host()?.stop();
+    println!("ready; the cache is {}", fata_ci::Cache::locate()?.path().display());
+    Ok(())
+}
+
+/// Adds the bare-metal target to the pinned toolchain if it is not there.
+///
+/// `rustup target add` is called by name: the environment may have switched rustup's automatic installation off.
+pub(crate) fn bare_metal_target(workspace: &Workspace) -> Result<(), Error> {
+    let failed = |why| Error::NoTarget { target: TARGET, why };
+    if has_target(workspace.root()) {
+        return Ok(());
+    }
+    let bar = progress::spinner("adding the Rust target x86_64-unknown-none");
+    let output = Command::new("rustup")
+        .args(["target", "add", TARGET])
+        .current_dir(workspace.root())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(format!("cannot run rustup: {error}")))?;
+    if !output.status.success() || !has_target(workspace.root()) {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    bar.done();
+    Ok(())
+}
+
+fn has_target(root: &Path) -> bool {
+    Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .current_dir(root)
+        .output()
+        .ok()
+        .and_then(|output| String::from_utf8(output.stdout).ok())
+        .and_then(|folder| Path::new(folder.trim()).read_dir().ok())
+        // The folder may be there and empty.
+        .is_some_and(|files| {
+            files
+                .flatten()
+                .any(|file| file.file_name().to_string_lossy().starts_with("libcore-"))
+        })
+}

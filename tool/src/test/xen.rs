@@ -1,0 +1,64 @@
+//! The tests on a real Xen host.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use fata_ci::suite::{self, Images};
+use fata_ci::{Cache, Options};
+
+use super::Counts;
+use crate::error::Error;
+use crate::progress::{self, spinner, stage_line};
+use crate::workspace::Workspace;
+use crate::{build, cargo};
+
+/// The host's own target, in a form that links the C library statically: dom0 need not have the same.
+const PEER_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds what the tests start, and runs those whose name contains `only`.
+pub(super) fn test(workspace: &Workspace, only: Option<&str>) -> Result<Counts, Error> {
+    if suite::names(only).is_empty() {
+        return Ok(Counts::default());
+    }
+    for application in workspace.applications() {
+        build::image(workspace, &application)?;
+    }
+    let images = Images {
+        folder: workspace.dist(),
+        peer: peer(workspace)?,
+    };
+    let options = Options::new(Cache::locate()?).reporter(progress::reporter());
+    let mut counts = Counts::default();
+    suite::run(&options, &images, only, |name, took, result| {
+        counts += Counts::one(result.is_ok());
+        match result {
+            Ok(()) => stage_line(&format!("xen {name}"), took),
+            Err(failure) => stage_line(&format!("xen {name}: FAILED: {failure}"), took),
+        }
+    })?;
+    Ok(counts)
+}
+
+/// Builds the program that meets the guests from dom0.
+fn peer(workspace: &Workspace) -> Result<PathBuf, Error> {
+    let bar = spinner("building fata-peer");
+    let mut command = Command::new(cargo::program());
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "fata-peer",
+            "--profile",
+            "image",
+            "--target",
+            PEER_TARGET,
+        ])
+        .args(["--message-format", "json-render-diagnostics"])
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .current_dir(workspace.root())
+        .stderr(Stdio::inherit());
+    let program = cargo::executable(command, "fata-peer")?;
+    bar.done();
+    Ok(program)
+}

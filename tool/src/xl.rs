@@ -1,0 +1,85 @@
+//! Configuration files for xl, Xen's toolstack.
+
+use std::fmt::Write;
+
+use fata_ci::quoted;
+
+/// What goes into a guest's configuration (xl.cfg(5)).
+#[derive(Clone, Debug)]
+pub(crate) struct Config<'a> {
+    /// The guest's name.
+    pub(crate) name: &'a str,
+    /// The ELF file, as dom0 sees it.
+    pub(crate) kernel: &'a str,
+    /// MiB.
+    pub(crate) memory: u32,
+    /// Virtual CPUs.
+    pub(crate) vcpus: u32,
+    /// The bridge of its network interface, if it has one.
+    pub(crate) bridge: Option<&'a str>,
+    /// Boot arguments.
+    pub(crate) arguments: &'a [String],
+}
+
+impl Config<'_> {
+    /// The file's text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |args: std::fmt::Arguments<'_>| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{args}");
+        };
+        line(format_args!("# Start with: xl create -c {}.cfg", self.name));
+        line(format_args!("name = {}", quoted(self.name)));
+        line(format_args!("type = \"pvh\""));
+        line(format_args!("kernel = {}", quoted(self.kernel)));
+        line(format_args!("memory = {}", self.memory));
+        line(format_args!("vcpus = {}", self.vcpus));
+        if let Some(bridge) = self.bridge {
+            line(format_args!(
+                "# The bridge is the one thing that differs between hosts (`brctl show`)."
+            ));
+            line(format_args!("vif = [ {} ]", quoted(&format!("bridge={bridge}"))));
+        }
+        if self.bridge.is_some() {
+            line(format_args!(
+                "# No ipv4= means DHCP. For a fixed address: \"ipv4=10.0.0.2/24 gateway=10.0.0.1\"."
+            ));
+        }
+        line(format_args!("cmdline = {}", quoted(&self.arguments.join(" "))));
+        line(format_args!("on_poweroff = \"destroy\""));
+        line(format_args!("on_reboot = \"restart\""));
+        line(format_args!(
+            "# \"preserve\" keeps a crashed guest for a look: xl dump-core, xl console."
+        ));
+        line(format_args!("on_crash = \"destroy\""));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_xl_needs_and_no_more() {
+        let arguments = ["a=\"b c\"".to_owned()];
+        let config = Config {
+            name: "u",
+            kernel: "/k",
+            memory: 8,
+            vcpus: 2,
+            bridge: None,
+            arguments: &arguments,
+        };
+        let text = config.text();
+        assert!(text.contains("cmdline = 'a=\"b c\"'\n"), "{text}");
+        assert!(!text.contains("vif"), "{text}");
+        let text = Config {
+            bridge: Some("xenbr0"),
+            ..config
+        }
+        .text();
+        assert!(text.contains("vif = [ \"bridge=xenbr0\" ]\n"), "{text}");
+    }
+}
