@@ -46,8 +46,9 @@ impl std::error::Error for Failure {}
 /// Fails the test with a message if a condition does not hold.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
-        if !$condition {
-            return Err(crate::suite::Failure::Wrong(format!($($message)+)));
+        match $condition {
+            true => {}
+            false => return Err(crate::suite::Failure::Wrong(format!($($message)+))),
         }
     };
 }
@@ -101,9 +102,7 @@ pub fn run(
             Some(running) => running,
             None => XenHost::start(options)?,
         };
-        let bench = Bench::new(&running, images, number);
-        let result = test(&bench);
-        drop(bench);
+        let result = test(&Bench::new(&running, images, number));
         report(name, began.elapsed(), result);
         // Still there, and nothing left over? Then the next test may have it.
         host = running

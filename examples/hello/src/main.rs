@@ -1,112 +1,23 @@
-//! Prints what the machine is like, and exits; or misbehaves as the command line says, to show what becomes of it.
+//! Says what it was given, and ends.
+//!
+//! `cargo fata run hello`
 #![cfg_attr(target_os = "none", no_std, no_main)]
+#![forbid(unsafe_code)]
 
-#[cfg(not(target_os = "none"))]
-fn main() {
-    println!("hello is a kernel: build it for x86_64-unknown-none and start it under Xen");
-}
+use core::fmt::Write;
 
-#[cfg(target_os = "none")]
-mod kernel {
-    extern crate alloc;
+use fata::Env;
 
-    use alloc::boxed::Box;
-    use alloc::format;
-    use alloc::vec::Vec;
-    use core::hint::black_box;
-
-    use fata_boot::shutdown::{ShutdownReason, shutdown};
-    use fata_boot::{BootInfo, ExitStatus, console, memory};
-
-    fata_boot::entry!(main);
-
-    fn main(boot: BootInfo) -> ExitStatus {
-        let stats = memory::stats();
-        console::write(
-            format!("hello: '{}', {} KiB free of {} KiB\n", boot.command_line, stats.free / 1024, stats.total / 1024)
-                .as_bytes(),
-        );
-        match boot.command_line {
-            "panic" => panic!("as asked, {}", stats.free),
-            "null" => poke(0x10, false),
-            "write-text" => poke(main as *const () as usize, true),
-            "write-rodata" => poke(b"constant".as_ptr().addr(), true),
-            "unmapped" => poke(1 << 46, false),
-            "execute-data" => execute(Box::leak(Box::new([0xc3_u8; 16])).as_ptr()),
-            "execute-stack" => execute([0xc3_u8; 16].as_ptr()),
-            "overflow" => {
-                black_box(overflow(1));
-            }
-            "double-fault" => double_fault(),
-            "divide" => divide(),
-            "out-of-memory" => eat(),
-            "reboot" => shutdown(ShutdownReason::Reboot),
-            "crash" => shutdown(ShutdownReason::Crash),
-            "fail" => return ExitStatus(7),
-            "panic-in-hook" => {
-                fata_boot::crash::set_crash_hook(|| panic!("in the hook"));
-                panic!("first");
-            }
-            "flood" => (0..2000).for_each(|n| console::write(format!("line {n} of a flood that fills the ring\n").as_bytes())),
-            "memory" => fill(),
-            _ => {}
-        }
-        ExitStatus::SUCCESS
-    }
-
-    fn poke(address: usize, write: bool) {
-        let pointer = core::ptr::with_exposed_provenance_mut::<u8>(address);
-        // SAFETY: none: this is to fault.
-        unsafe {
-            if write { pointer.write_volatile(1) } else { black_box(pointer.read_volatile()); }
-        }
-    }
-
-    fn execute(code: *const u8) {
-        // SAFETY: none: this is to fault.
-        let function: extern "C" fn() = unsafe { core::mem::transmute(code) };
-        black_box(function)();
-    }
-
-    #[allow(unconditional_recursion)]
-    fn overflow(n: u64) -> u64 {
-        let local = black_box([n; 16]);
-        overflow(local[3] + 1) + local[7]
-    }
-
-    fn double_fault() {
-        // SAFETY: none: with such a stack pointer the page fault cannot be pushed.
-        unsafe { core::arch::asm!("int 8") }
-    }
-
-    fn divide() {
-        // SAFETY: none: this is to fault.
-        unsafe { core::arch::asm!("xor ecx, ecx", "div ecx", out("ecx") _, out("eax") _, out("edx") _) }
-    }
-
-    fn eat() {
-        let mut all: Vec<Box<[u8; 5000]>> = Vec::new();
-        loop {
-            all.push(Box::new(black_box([1; 5000])));
-        }
-    }
-
-    /// Takes all memory in 1 MiB pieces, writes all of it, and gives it back.
-    fn fill() {
-        let mut all: Vec<Vec<u64>> = Vec::new();
-        loop {
-            let mut piece: Vec<u64> = Vec::new();
-            if piece.try_reserve_exact(1 << 17).is_err() {
-                break;
-            }
-            let tag = all.len() as u64;
-            piece.resize(1 << 17, tag);
-            all.push(piece);
-        }
-        let right = all.iter().enumerate().all(|(tag, piece)| piece.iter().all(|&word| word == tag as u64));
-        let top = all.iter().map(|piece| piece.as_ptr().addr()).max();
-        console::write(format!("filled {} MiB, right: {right}, highest at {top:x?}, {:?}\n", all.len(), memory::stats()).as_bytes());
-        drop(all);
-        console::write(format!("after: {:?}\n", memory::stats()).as_bytes());
-    }
+#[fata::main]
+async fn main(env: Env) -> core::fmt::Result {
+    let mut console = env.console();
+    writeln!(console, "Hello from {} on {}!", env.hostname(), env.machine())?;
+    writeln!(console, "boot arguments: {}", env.args().line())?;
+    let memory = env.memory();
+    writeln!(
+        console,
+        "memory: {} KiB, of which {} KiB are free",
+        memory.total / 1024,
+        memory.free() / 1024
+    )
 }
