@@ -1,11 +1,30 @@
 //! Fata: the one crate an application names.
-#![cfg_attr(not(test), no_std)]
-#![forbid(unsafe_code)]
+#![no_std]
+#![deny(unsafe_code)] // start/metal.rs alone allows it, and says why
 
+#[cfg(test)]
+extern crate std;
 extern crate alloc;
 
 pub mod args;
+mod console;
+//mod device;
+mod env;
 mod exit;
+mod log_line;
+mod logger;
+mod network;
+pub mod port;
 pub mod random;
+mod shutdown;
+pub mod start;
+pub mod stats;
+pub mod xen;
 
+pub use console::Console;
+pub use env::Env;
 pub use exit::{ExitCode, Failure, Outcome, Termination};
+pub use fata_events::{Cancelled, Instant, JoinHandle, TimedOut};
+pub use fata_macros::main;
+pub use logger::Logger;
+pub use shutdown::ShutdownRequest;

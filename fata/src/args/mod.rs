@@ -33,6 +33,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub use filter::Filter;
+pub(crate) use filter::short_target;
 pub use interface::{InterfaceArgs, Ipv4, Ipv6};
 
 /// The longest command line that is taken, in bytes.

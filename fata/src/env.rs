@@ -1,0 +1,158 @@
+//! What a program has around it.
+
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::Future;
+use core::time::Duration;
+
+use fata_events::{Handle, Instant, JoinHandle, Sleep, TimedOut};
+
+use crate::args::Args;
+use crate::console::Console;
+use crate::network;
+use crate::port::Port;
+use crate::random::Random;
+use crate::shutdown::{Shutdown, ShutdownRequest};
+use crate::stats::{InterfaceStats, Memory, Stats};
+
+/// What a program has around it: boot arguments, network, console, clocks, random numbers, tasks.
+///
+/// `main` is given one. Clones are cheap and are the same environment; they stay on the program's one thread.
+#[derive(Clone)]
+pub struct Env(Rc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) args: Args,
+    pub(crate) handle: Handle,
+    pub(crate) port: Rc<dyn Port>,
+    pub(crate) shutdown: Shutdown,
+    random: Random,
+}
+
+impl Env {
+    /// An environment on `port`, with tasks on the loop that `handle` belongs to. For ports; an application is given
+    /// its `Env`.
+    pub fn new(port: Rc<dyn Port>, handle: Handle, args: Args, random: Random) -> Self {
+        let shutdown = Shutdown::default();
+        Self(Rc::new(Inner { args, handle, port, shutdown, random }))
+    }
+
+    /// The boot arguments.
+    #[must_use]
+    pub fn args(&self) -> &Args {
+        &self.0.args
+    }
+
+    /// The machine's name: `hostname=`, or else what the port calls the machine, or else `fata`.
+    #[must_use]
+    pub fn hostname(&self) -> String {
+        let given = self.0.args.hostname().map(String::from);
+        given.or_else(|| self.0.port.name()).unwrap_or_else(|| String::from("fata"))
+    }
+
+    /// What runs the program, for people to read: `Xen 4.17`.
+    #[must_use]
+    pub fn machine(&self) -> String {
+        self.0.port.machine()
+    }
+
+    /// The names of the interfaces there are.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<String> {
+        self.0.port.interfaces().iter().map(|(index, _)| network::name(*index)).collect()
+    }
+
+    /// The console.
+    #[must_use]
+    pub fn console(&self) -> Console {
+        Console(Rc::clone(&self.0.port))
+    }
+
+    /// Starts a task beside this one. Dropping the handle cancels it; [`JoinHandle::detach`] lets it run.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+    {
+        self.0.handle.spawn(future)
+    }
+
+    /// Waits.
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        self.0.handle.sleep(duration)
+    }
+
+    /// Runs `future`, but not for longer than `duration`.
+    ///
+    /// # Errors
+    /// [`TimedOut`], and `future` is dropped.
+    pub async fn timeout<F: Future>(&self, duration: Duration, future: F) -> Result<F::Output, TimedOut> {
+        self.0.handle.timeout(duration, future).await
+    }
+
+    /// The monotonic clock: time since the program started.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.0.handle.now()
+    }
+
+    /// Time since 1970 (UTC, without leap seconds). The host may correct it, so it may jump.
+    #[must_use]
+    pub fn wall_clock(&self) -> Duration {
+        self.0.port.wall_clock()
+    }
+
+    /// Cryptographically secure random numbers.
+    #[must_use]
+    pub fn random(&self) -> Random {
+        self.0.random.clone()
+    }
+
+    /// The heap.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.0.port.memory()
+    }
+
+    /// All figures of the running program.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let Inner { handle, port, .. } = &*self.0;
+        let tasks = handle.stats();
+        let interfaces = port.interfaces().into_iter().map(|(index, interface)| InterfaceStats {
+            name: network::name(index),
+            link_up: interface.link_up(),
+            stack: fata_net::Stats::default(),
+        });
+        Stats {
+            uptime: handle.now().since_zero(),
+            memory: port.memory(),
+            grants: port.grants(),
+            ports: port.ports(),
+            tasks: tasks.tasks,
+            timers: tasks.timers,
+            console_dropped: port.console_dropped(),
+            interfaces: interfaces.collect(),
+        }
+    }
+
+    /// Waits until an administrator wants the program to end.
+    ///
+    /// A program that asks this is given ten seconds from then on to return from `main`. One that never asks is ended
+    /// at once.
+    pub async fn shutdown_requested(&self) -> ShutdownRequest {
+        self.0.shutdown.heed().await
+    }
+
+    /// For the port: where it notes a request.
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.0.shutdown
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Env").field("args", &self.0.args).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,91 @@
+//! The door between the facade and the machine under it.
+//!
+//! An application sees an [`Env`](crate::Env), and the `Env` sees this trait. So an application's source names no
+//! port, and an image that carries several ports has one copy of everything above them.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+
+use fata_net::{Capabilities, RxChecksum, TxMeta};
+
+use crate::stats::{Grants, Memory};
+
+/// What a port provides.
+pub trait Port {
+    /// What the machine is, for messages: `Xen 4.17`.
+    fn machine(&self) -> String;
+
+    /// The machine's own name, if somebody gave it one.
+    fn name(&self) -> Option<String>;
+
+    /// Time since 1970 (UTC). It may jump.
+    fn wall_clock(&self) -> Duration;
+
+    /// Writes to the console. It never blocks: what does not fit is dropped and counted.
+    fn write(&self, bytes: &[u8]);
+
+    /// Bytes that were written to the console and dropped.
+    fn console_dropped(&self) -> u64;
+
+    /// Waits for a line of console input; `None` if there never will be one.
+    fn read_line(&self) -> Pin<Box<dyn Future<Output = Option<String>> + '_>>;
+
+    /// The heap.
+    fn memory(&self) -> Memory;
+
+    /// Pages shared with other domains.
+    fn grants(&self) -> Grants;
+
+    /// Open event channels, or interrupts, by the port's kind.
+    fn ports(&self) -> usize;
+
+    /// The network interfaces there are, by number.
+    fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)>;
+
+    /// What an administrator does to give the program an interface with this number.
+    fn how_to_add_interface(&self, index: usize) -> String;
+}
+
+/// A network interface: [`fata_net::Device`] as an object, and what a report says of it.
+///
+/// Frames go through objects so that the network stack is compiled once, for whatever ports the image carries, and
+/// not at all into a program that never asks for the network. A call through a table per frame costs nothing beside
+/// what a frame costs.
+pub trait Interface {
+    /// Its address and abilities.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Whether frames can be exchanged now.
+    fn link_up(&self) -> bool;
+
+    /// Why they cannot, and what to do about it.
+    fn problem(&self) -> String;
+
+    /// Takes the next received frame out of the device and says what the peer told about its checksum; `None` if
+    /// there is no frame, or one is taken already.
+    fn receive(&self) -> Option<RxChecksum>;
+
+    /// Shows the frame that was taken to `f`, and gives its memory back to the device.
+    fn read(&self, f: &mut dyn FnMut(&[u8]));
+
+    /// Reserves room for one frame; `false` if there is none.
+    fn reserve(&self) -> bool;
+
+    /// Gives the room back that was reserved last.
+    fn unreserve(&self);
+
+    /// Has a frame of `length` bytes written into the room that was reserved last, and queues it.
+    fn write(&self, length: usize, f: &mut dyn FnMut(&mut [u8]) -> TxMeta);
+
+    /// Makes it all visible to the peer, with one notification at most.
+    fn flush(&self);
+
+    /// As [`fata_net::Device::poll_ready`].
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
+}

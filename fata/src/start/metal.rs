@@ -1,0 +1,125 @@
+//! The start on bare x86-64. The one room of this crate with unsafe code: a log that is global because the crate `log`
+//! wants it so, and the processor's own random numbers.
+#![allow(unsafe_code)]
+
+use alloc::string::String;
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count, _rdtsc};
+use core::cell::OnceCell;
+use core::future::Future;
+
+pub use fata_boot::{BootInfo, ExitStatus, entry};
+use log::{Log, Metadata, Record};
+
+use crate::random::{SEED_BYTES, Seed};
+use crate::stats::Memory;
+use crate::logger::Logger;
+use crate::xen::{Facts, start};
+use crate::{Env, Termination};
+
+/// Runs the application until the machine is switched off.
+pub fn run<F, T>(boot: BootInfo, main: F) -> ExitStatus
+where
+    F: FnOnce(Env) -> T + 'static,
+    T: Future<Output: Termination> + 'static,
+{
+    let facts = Facts { command_line: String::from(boot.command_line), seed: seed(), memory };
+    let mut guest = start(boot.xen, facts, main);
+    if LOGGER.0.set(guest.logger()).is_ok() && log::set_logger(&LOGGER).is_ok() {
+        log::set_max_level(guest.logger().max_level());
+    }
+    if boot.vcpus > 1 {
+        log::info!("this domain has {} virtual CPUs, of which one is used", boot.vcpus);
+    }
+    guest.run()
+}
+
+fn memory() -> Memory {
+    let stats = fata_boot::memory::stats();
+    Memory { total: stats.total, used: stats.used() }
+}
+
+/// The program's log.
+static LOGGER: GlobalLogger = GlobalLogger(OnceCell::new());
+
+struct GlobalLogger(OnceCell<Logger>);
+
+// SAFETY: an image has one thread: boot starts one virtual CPU and leaves interrupts off for good. So no other thread
+// can ever see this static, whatever is in it.
+unsafe impl Sync for GlobalLogger {}
+// SAFETY: as above.
+unsafe impl Send for GlobalLogger {}
+
+impl Log for GlobalLogger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.get().is_some_and(|logger| logger.enabled(metadata))
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if let Some(logger) = self.0.get() {
+            logger.log(record);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// CPUID leaf 1, ECX: RDRAND.
+const HAS_RDRAND: u32 = 1 << 30;
+/// CPUID leaf 7.0, EBX: RDSEED.
+const HAS_RDSEED: u32 = 1 << 18;
+
+/// A seed from all that this machine has: RDSEED and RDRAND where they are, and in any case the time-stamp counter
+/// around instructions whose duration nobody knows exactly (CPUID leaves the guest).
+fn seed() -> [u8; SEED_BYTES] {
+    let mut seed = Seed::new();
+    let (rdrand, rdseed) = features();
+    for _ in 0..8 {
+        // RDSEED is the entropy source itself; RDRAND is a generator that it seeds. Neither is believed alone.
+        if rdseed && let Some(value) = retry(hardware_seed) {
+            seed.mix(&value.to_le_bytes());
+        }
+        if rdrand && let Some(value) = retry(hardware_random) {
+            seed.mix(&value.to_le_bytes());
+        }
+    }
+    // With the processor's generator these few are a bonus; without it they are all there is.
+    let samples = if rdrand || rdseed { 8 } else { 512 };
+    for _ in 0..samples {
+        features();
+        seed.mix(&time_stamp().to_le_bytes());
+    }
+    seed.finish()
+}
+
+fn features() -> (bool, bool) {
+    let has = |register: u32, bit| register & bit != 0;
+    let leaves = __cpuid(0).eax;
+    (has(__cpuid(1).ecx, HAS_RDRAND), leaves >= 7 && has(__cpuid_count(7, 0).ebx, HAS_RDSEED))
+}
+
+fn time_stamp() -> u64 {
+    // SAFETY: Xen and every 64-bit processor have the counter; reading it has no effect.
+    unsafe { _rdtsc() }
+}
+
+/// The processor may be out of numbers for a moment (Intel SDM, volume 1, 7.3.17: ten attempts).
+fn retry(source: fn() -> Option<u64>) -> Option<u64> {
+    (0..10).find_map(|_| source())
+}
+
+/// RDRAND. Only where CPUID has it.
+fn hardware_random() -> Option<u64> {
+    let (value, ok): (u64, u8);
+    // SAFETY: called only where CPUID says that the instruction exists; it changes a register and the flags.
+    unsafe { asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) };
+    (ok != 0).then_some(value)
+}
+
+/// RDSEED. Only where CPUID has it.
+fn hardware_seed() -> Option<u64> {
+    let (value, ok): (u64, u8);
+    // SAFETY: as above.
+    unsafe { asm!("rdseed {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) };
+    (ok != 0).then_some(value)
+}

@@ -1,0 +1,63 @@
+//! Figures of the running program.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// The heap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes of memory that the program has for data.
+    pub total: usize,
+    /// Bytes in use now.
+    pub used: usize,
+}
+
+impl Memory {
+    /// Bytes that are not in use.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.total.saturating_sub(self.used)
+    }
+}
+
+/// Pages shared with other domains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Grant references in use.
+    pub active: usize,
+    /// Pages that are kept from use because a peer still has them mapped.
+    pub quarantined: usize,
+}
+
+/// One network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceStats {
+    /// `net0`
+    pub name: String,
+    /// Whether frames can be exchanged.
+    pub link_up: bool,
+    /// What the stack on it has done; all zero if nobody asked for it yet.
+    pub stack: fata_net::Stats,
+}
+
+/// Everything that [`Env::stats`](crate::Env::stats) knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Time since the program started.
+    pub uptime: Duration,
+    /// The heap.
+    pub memory: Memory,
+    /// Pages shared with other domains.
+    pub grants: Grants,
+    /// Open event channels.
+    pub ports: usize,
+    /// Tasks alive.
+    pub tasks: usize,
+    /// Timers running.
+    pub timers: usize,
+    /// Bytes that the console could not take.
+    pub console_dropped: u64,
+    /// The network interfaces.
+    pub interfaces: Vec<InterfaceStats>,
+}

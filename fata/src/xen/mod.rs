@@ -1,0 +1,117 @@
+//! The program as a Xen domain: everything below the facade, put together.
+//!
+//! It is generic over the [`Hypervisor`], so the whole start-up runs in the simulator as it runs on metal:
+//!
+//! ```text
+//! start: event loop, clock -> console -> boot arguments
+//!   life (a task): xenstore -> control/shutdown, network interfaces -> the application's main -> the end
+//! ```
+
+mod control;
+mod life;
+mod port;
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::string::String;
+use core::cell::Cell;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+
+use fata_events::xen::XenLoop;
+use fata_hypercall::{Hypervisor, ShutdownReason};
+
+use crate::args::Args;
+use crate::exit::{ExitCode, Outcome, Termination};
+use crate::logger::Logger;
+use crate::random::{Random, SEED_BYTES};
+use crate::stats::Memory;
+use crate::{Env, xen::port::XenPort};
+
+/// What the boot code knows and the facade needs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The command line.
+    pub command_line: String,
+    /// Unpredictable bytes.
+    pub seed: [u8; SEED_BYTES],
+    /// Reads the state of the heap.
+    pub memory: fn() -> Memory,
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Its exit status.
+    pub code: ExitCode,
+    /// What Xen was told.
+    pub reason: ShutdownReason,
+}
+
+/// The application, whatever its type.
+type Application = Box<dyn FnOnce(Env) -> Pin<Box<dyn Future<Output = Outcome>>>>;
+
+/// A domain with its program.
+///
+/// The simulator calls [`turn`](Self::turn); metal calls [`run`](Self::run).
+pub struct Guest<H: Hypervisor> {
+    xen_loop: XenLoop<H>,
+    logger: Logger,
+    end: Rc<Cell<Option<End>>>,
+}
+
+/// Sets up a domain whose application is `main`. Nothing has happened before the first [`Guest::turn`].
+pub fn start<H, F, T>(hv: H, facts: Facts, main: F) -> Guest<H>
+where
+    H: Hypervisor,
+    F: FnOnce(Env) -> T + 'static,
+    T: Future<Output: Termination> + 'static,
+{
+    start_boxed(hv, facts, Box::new(|env| Box::pin(async move { main(env).await.outcome() })))
+}
+
+fn start_boxed<H: Hypervisor>(hv: H, facts: Facts, application: Application) -> Guest<H> {
+    let xen_loop = XenLoop::new(hv.clone());
+    let handle = xen_loop.handle();
+    let port = Rc::new(XenPort::new(hv, &xen_loop, facts.memory));
+    let args = Args::parse(&facts.command_line);
+    let filter = args.as_ref().map(|args| args.log().clone()).unwrap_or_default();
+    let logger = Logger { port: port.clone(), handle: handle.clone(), filter };
+    let end = Rc::new(Cell::new(None));
+    let random = Random::from_seed(facts.seed);
+    let life = life::Life { port, handle: handle.clone(), end: Rc::clone(&end) };
+    handle.spawn(life.run(args, random, application)).detach();
+    Guest { xen_loop, logger, end }
+}
+
+impl<H: Hypervisor> Guest<H> {
+    /// One round of the domain's loop. `true`: there is more to do now. `false`: it slept, or would sleep, or the
+    /// program has ended.
+    pub fn turn(&mut self) -> bool {
+        self.end.get().is_none() && self.xen_loop.turn()
+    }
+
+    /// Runs for ever: on metal, ending the program ends the domain.
+    pub fn run(&mut self) -> ! {
+        self.xen_loop.run()
+    }
+
+    /// How the program ended, once it has.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        self.end.get()
+    }
+
+    /// The program's log, for whoever can make it the process's.
+    #[must_use]
+    pub fn logger(&self) -> Logger {
+        self.logger.clone()
+    }
+}
+
+impl<H: Hypervisor> fmt::Debug for Guest<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("end", &self.end.get()).finish_non_exhaustive()
+    }
+}

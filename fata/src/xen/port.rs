@@ -1,0 +1,140 @@
+//! The facade's [`Port`], as a Xen domain provides it.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{OnceCell, RefCell};
+use core::future::Future;
+use core::pin::Pin;
+use core::time::Duration;
+
+use fata_console::Console;
+use fata_events::Handle;
+use fata_events::xen::{Ports, PvClock, XenLoop};
+use fata_grant::Table;
+use fata_hypercall::Hypervisor;
+use fata_xenstore::{Error, Store};
+
+use crate::port::{Interface, Port};
+use crate::stats::{Grants, Memory};
+
+/// The domain's devices and what drives them.
+pub(super) struct XenPort<H: Hypervisor> {
+    hv: H,
+    clock: Rc<PvClock<H>>,
+    ports: Ports<H>,
+    console: Console<H>,
+    table: Table<H>,
+    memory: fn() -> Memory,
+    store: OnceCell<Store<H>>,
+    name: OnceCell<String>,
+}
+
+impl<H: Hypervisor> XenPort<H> {
+    /// Takes up the console; nothing else yet.
+    pub(super) fn new(hv: H, xen_loop: &XenLoop<H>, memory: fn() -> Memory) -> Self {
+        let console = Console::new(hv.clone(), xen_loop.ports());
+        xen_loop.handle().spawn(console.clone().run()).detach();
+        Self {
+            clock: Rc::clone(xen_loop.clock()),
+            ports: xen_loop.ports().clone(),
+            table: Table::new(hv.clone()),
+            hv,
+            console,
+            memory,
+            store: OnceCell::new(),
+            name: OnceCell::new(),
+        }
+    }
+
+    /// Connects to xenstore and starts a driver for each network interface that the toolstack gave the domain.
+    pub(super) async fn connect(&self, handle: &Handle) -> Result<(), Error> {
+        let store = Store::new(self.hv.clone(), &self.ports, handle.clone())?;
+        let serve = store.run();
+        handle.spawn(async { log::error!("xenstore: {}", serve.await) }).detach();
+        let store = self.store.get_or_init(|| store);
+        if let Ok(name) = store.read_string("name").await {
+            let _ = self.name.set(name);
+        }
+        let vifs = match store.list("device/vif").await {
+            Ok(names) => names,
+            Err(error) if error.is_missing() => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        // A name that is not a number is not one of the toolstack's.
+        let mut vifs: Vec<usize> = vifs.iter().filter_map(|name| name.parse().ok()).collect();
+        vifs.sort_unstable();
+        for index in vifs {
+            let _ = index;
+        }
+        Ok(())
+    }
+
+    pub(super) fn store(&self) -> Option<&Store<H>> {
+        self.store.get()
+    }
+
+    pub(super) fn hypervisor(&self) -> &H {
+        &self.hv
+    }
+
+    pub(super) fn console(&self) -> &Console<H> {
+        &self.console
+    }
+
+    pub(super) fn clock(&self) -> &PvClock<H> {
+        &self.clock
+    }
+}
+
+impl<H: Hypervisor> Port for XenPort<H> {
+    fn machine(&self) -> String {
+        match self.hv.version() {
+            Some(version) => alloc::format!("Xen {}.{}", version.major, version.minor),
+            None => String::from("Xen"),
+        }
+    }
+
+    fn name(&self) -> Option<String> {
+        self.name.get().cloned()
+    }
+
+    fn wall_clock(&self) -> Duration {
+        self.clock.wall_clock()
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        self.console.write(bytes);
+    }
+
+    fn console_dropped(&self) -> u64 {
+        self.console.stats().dropped
+    }
+
+    fn read_line(&self) -> Pin<Box<dyn Future<Output = Option<String>> + '_>> {
+        Box::pin(async { self.console.read_line().await.ok() })
+    }
+
+    fn memory(&self) -> Memory {
+        (self.memory)()
+    }
+
+    fn grants(&self) -> Grants {
+        let stats = self.table.stats();
+        Grants { active: stats.in_use, quarantined: stats.quarantined }
+    }
+
+    fn ports(&self) -> usize {
+        self.ports.len()
+    }
+
+    fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)> {
+        Vec::new()
+    }
+
+    fn how_to_add_interface(&self, index: usize) -> String {
+        let more = if index == 0 { "" } else { ", with one entry per interface" };
+        ["the domain's configuration has no vif=[...] for it", more, "; for example vif=['bridge=xenbr0']"].concat()
+    }
+}
