@@ -130,7 +130,11 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) const fn new(to: fn(&[u8])) -> Self {
-        Self { to, buffer: [0; 160], len: 0 }
+        Self {
+            to,
+            buffer: [0; 160],
+            len: 0,
+        }
     }
 
     fn flush(&mut self) {

@@ -17,7 +17,9 @@ const OUT_PROD: usize = 3084;
 /// All state is in the page, so this may follow another driver of the same ring at any moment. Indices that no honest
 /// console daemon leaves there read as a full ring.
 pub(crate) fn put(page: &SharedPage, bytes: &[u8]) -> usize {
-    let Some(mut free) = OUT_SIZE.checked_sub(pending(page)) else { return 0 };
+    let Some(mut free) = OUT_SIZE.checked_sub(pending(page)) else {
+        return 0;
+    };
     let mut prod = load(page, OUT_PROD, Ordering::Relaxed);
     let mut taken = 0;
     for &byte in bytes {

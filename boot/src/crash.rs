@@ -16,6 +16,11 @@ const BACKTRACE_MAX: usize = 32;
 
 /// How many reports have begun. More than one: the reporter itself is in trouble.
 static DEPTH: BootCell<u32> = BootCell::new(0);
+/// What prints the first lines of a report.
+type Headline<'a> = dyn Fn(&mut Lines) + 'a;
+
+/// The headline of the first report while the hook runs.
+static FIRST: BootCell<Option<*const Headline<'static>>> = BootCell::new(None);
 static HOOK: BootCell<Option<fn()>> = BootCell::new(None);
 
 /// Sets what runs before a crash report: the place to push out what an asynchronous console driver still holds, so
@@ -26,19 +31,36 @@ pub fn set_crash_hook(hook: fn()) {
     HOOK.set(Some(hook));
 }
 
-/// Starts a report. A third attempt ends the domain on the spot: whatever goes wrong, the end comes.
-pub(crate) fn begin() {
+/// Starts a report, of which `headline` prints the first lines, and runs the hook before that.
+///
+/// Should the hook or the report fail in its turn, the headline is not lost: the report on that prints it first. A
+/// third attempt ends the domain on the spot: whatever goes wrong, the end comes.
+pub(crate) fn begin(headline: &Headline<'_>) {
     let depth = DEPTH.get();
     DEPTH.set(depth + 1);
-    match depth {
-        0 => {
-            if let Some(hook) = HOOK.get() {
-                hook();
-            }
-        }
-        1 => write_everywhere(b"fata: and while that was being reported:\n"),
-        _ => crash_now(),
+    if depth > 1 {
+        crash_now();
     }
+    let mut out = Lines::new(write_everywhere);
+    if depth == 0 {
+        // SAFETY: changes nothing but the lifetime in a pointer's type; where the pointer is used, it says why.
+        FIRST.set(Some(unsafe {
+            core::mem::transmute::<*const Headline<'_>, *const Headline<'static>>(headline)
+        }));
+        if let Some(hook) = HOOK.get() {
+            hook();
+        }
+        FIRST.set(None);
+    } else {
+        if let Some(first) = FIRST.get() {
+            FIRST.set(None);
+            // SAFETY: it was set by an outer call of this function, which is further up on the stack, has not
+            // returned, and never will: nothing unwinds. So its argument is still there.
+            unsafe { (*first)(&mut out) };
+        }
+        out.text("fata: and while that was being reported:\n");
+    }
+    headline(&mut out);
 }
 
 /// Ends a report and the domain.
@@ -81,15 +103,17 @@ pub(crate) fn backtrace(rip: Option<u64>, rbp: u64) {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    begin();
-    let mut out = Lines::new(write_everywhere);
-    out.text("fata: panic");
-    if let Some(location) = info.location() {
-        out.text(" at ").text(location.file()).text(":").decimal(location.line().into());
-    }
-    // Lines takes everything; there is nobody to tell of an error in a Display of the application's own.
-    let _ = writeln!(out, ": {}", info.message());
-    drop(out);
+    begin(&|out| {
+        out.text("fata: panic");
+        if let Some(location) = info.location() {
+            out.text(" at ")
+                .text(location.file())
+                .text(":")
+                .decimal(location.line().into());
+        }
+        // Lines takes everything; there is nobody to tell of an error in a Display of the application's own.
+        let _ = writeln!(out, ": {}", info.message());
+    });
     let rbp: u64;
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };

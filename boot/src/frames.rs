@@ -12,6 +12,7 @@ const BITS: usize = u64::BITS as usize;
 /// A stretch of RAM and where its bits are.
 #[derive(Clone, Debug)]
 struct Region {
+    /// Empty in a slot that is not used.
     frames: Range<u64>,
     first_bit: usize,
 }
@@ -48,7 +49,7 @@ impl Region {
 /// ```
 #[derive(Debug)]
 pub struct Frames<'a> {
-    regions: [Option<Region>; MAX_REGIONS],
+    regions: [Region; MAX_REGIONS],
     bitmap: &'a mut [u64],
     total: usize,
     free: usize,
@@ -60,19 +61,33 @@ impl<'a> Frames<'a> {
     /// How many words of bitmap it takes to manage `usable`.
     #[must_use]
     pub fn bitmap_words(usable: &Regions) -> usize {
-        layout(usable).last().map_or(0, |region| region.bits().end.div_ceil(BITS))
+        layout(usable)
+            .last()
+            .map_or(0, |region| region.bits().end.div_ceil(BITS))
     }
 
     /// An allocator for the whole frames in `usable`, all free. Frames for which `bitmap` has no room are left out.
     pub fn new(usable: &Regions, bitmap: &'a mut [u64]) -> Self {
         bitmap.fill(0);
         let room = bitmap.len() * BITS;
-        let mut frames = Self { regions: [const { None }; _], bitmap, total: 0, free: 0, lowest: 0 };
+        let regions = [const {
+            Region {
+                frames: 0..0,
+                first_bit: 0,
+            }
+        }; _];
+        let mut frames = Self {
+            regions,
+            bitmap,
+            total: 0,
+            free: 0,
+            lowest: 0,
+        };
         for (slot, region) in frames.regions.iter_mut().zip(layout(usable)) {
             if region.bits().end <= room {
                 set_bits(frames.bitmap, region.bits(), true);
                 frames.total += region.bits().len();
-                *slot = Some(region);
+                *slot = region;
             }
         }
         frames.free = frames.total;
@@ -98,7 +113,7 @@ impl<'a> Frames<'a> {
             return None;
         }
         let lowest = self.lowest;
-        let (frame, bit) = self.regions.iter().flatten().find_map(|region| {
+        let (frame, bit) = self.regions.iter().find_map(|region| {
             let bits = region.bits();
             let mut at = bits.start.max(lowest);
             loop {
@@ -125,7 +140,9 @@ impl<'a> Frames<'a> {
     /// none is free.
     #[must_use = "false means that the caller's books are wrong"]
     pub fn free(&mut self, frame: u64, count: usize) -> bool {
-        let Some(bits) = self.bits_of(frame, count) else { return false };
+        let Some(bits) = self.bits_of(frame, count) else {
+            return false;
+        };
         if find_bit(self.bitmap, bits.clone(), true).is_some() {
             return false;
         }
@@ -139,7 +156,9 @@ impl<'a> Frames<'a> {
     /// region and free.
     #[must_use]
     pub fn take(&mut self, frame: u64, count: usize) -> bool {
-        let Some(bits) = self.bits_of(frame, count) else { return false };
+        let Some(bits) = self.bits_of(frame, count) else {
+            return false;
+        };
         if find_bit(self.bitmap, bits.clone(), false).is_some() {
             return false;
         }
@@ -150,7 +169,10 @@ impl<'a> Frames<'a> {
 
     fn bits_of(&self, frame: u64, count: usize) -> Option<Range<usize>> {
         let end = frame.checked_add(count as u64)?;
-        let region = self.regions.iter().flatten().find(|r| r.frames.start <= frame && end <= r.frames.end)?;
+        let region = self
+            .regions
+            .iter()
+            .find(|r| r.frames.start <= frame && end <= r.frames.end)?;
         let first = region.first_bit + usize::try_from(frame - region.frames.start).ok()?;
         Some(first..first + count)
     }
@@ -163,7 +185,10 @@ fn layout(usable: &Regions) -> impl Iterator<Item = Region> {
     let mut next_bit = 0;
     usable.as_slice().iter().filter_map(move |bytes| {
         let frames = bytes.start.div_ceil(FRAME_SIZE)..bytes.end / FRAME_SIZE;
-        let region = (!frames.is_empty()).then_some(Region { frames, first_bit: next_bit })?;
+        let region = (!frames.is_empty()).then_some(Region {
+            frames,
+            first_bit: next_bit,
+        })?;
         next_bit = region.bits().end + 1;
         Some(region)
     })
@@ -201,7 +226,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn regions(ranges: &[Range<u64>]) -> Regions {
+    fn regions<const N: usize>(ranges: [Range<u64>; N]) -> Regions {
         let mut regions = Regions::new();
         for range in ranges {
             regions.add(range.start * FRAME_SIZE..range.end * FRAME_SIZE);
@@ -211,7 +236,7 @@ mod tests {
 
     #[test]
     fn gives_out_everything_once_and_in_order() {
-        let usable = regions(&[1..130, 256..300, 0x10_0000..0x10_0040]);
+        let usable = regions([1..130, 256..300, 0x10_0000..0x10_0040]);
         let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
         let mut frames = Frames::new(&usable, &mut bitmap);
         let all: Vec<u64> = std::iter::from_fn(|| frames.alloc(1, 1)).collect();
@@ -223,7 +248,7 @@ mod tests {
 
     #[test]
     fn runs_do_not_span_regions_even_when_their_bits_are_near() {
-        let usable = regions(&[0..10, 11..20]);
+        let usable = regions([0..10, 11..20]);
         let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
         let mut frames = Frames::new(&usable, &mut bitmap);
         assert_eq!(frames.alloc(11, 1), None);
@@ -233,7 +258,7 @@ mod tests {
 
     #[test]
     fn aligns() {
-        let usable = regions(&[3..2000]);
+        let usable = regions([3..2000, 0..0]);
         let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
         let mut frames = Frames::new(&usable, &mut bitmap);
         assert_eq!(frames.alloc(4, 512), Some(512));
@@ -245,7 +270,7 @@ mod tests {
 
     #[test]
     fn refuses_wrong_books() {
-        let usable = regions(&[1..100]);
+        let usable = regions([1..100, 0..0]);
         let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
         let mut frames = Frames::new(&usable, &mut bitmap);
         assert_eq!(frames.alloc(0, 1), None);
@@ -262,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_short_bitmap_means_less_memory() {
-        let usable = regions(&[0..64, 100..200]);
+        let usable = regions([0..64, 100..200]);
         let mut bitmap = vec![0; 1];
         let frames = Frames::new(&usable, &mut bitmap);
         assert_eq!(frames.total(), 64);
@@ -273,7 +298,7 @@ mod tests {
         fn behaves_like_a_set_of_frames(
             steps in prop::collection::vec((0_usize..3, 1_usize..100, 0_u32..5, any::<prop::sample::Index>()), 1..120)
         ) {
-            let usable = regions(&[1..70, 71..300, 400..1000]);
+            let usable = regions([1..70, 71..300, 400..1000]);
             let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
             let mut frames = Frames::new(&usable, &mut bitmap);
             let mut free: std::collections::BTreeSet<u64> = (1..70).chain(71..300).chain(400..1000).collect();

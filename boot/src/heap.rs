@@ -6,6 +6,7 @@
 
 use core::alloc::Layout;
 use core::fmt;
+use core::mem;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 
@@ -54,7 +55,8 @@ struct Chunks<'a> {
     /// Where frame 0 is in our address space: address 0 on metal, the start of a buffer in tests.
     origin: *mut u8,
     /// An empty chunk, kept so that a heap that breathes around a chunk's border does not go to the frames each time.
-    spare: Option<Range<usize>>,
+    /// An empty range if there is none.
+    spare: Range<usize>,
     heap: usize,
     peak: usize,
 }
@@ -90,7 +92,8 @@ impl Chunks<'_> {
     }
 
     fn drop_spare(&mut self) {
-        if let Some(spare) = self.spare.take() {
+        let spare = mem::take(&mut self.spare);
+        if !spare.is_empty() {
             self.heap -= spare.len();
             self.give_back(spare.start, spare.len() / PAGE);
         }
@@ -105,19 +108,17 @@ unsafe impl Source for Chunks<'_> {
         let overhead = talc::min_first_heap_size::<B>() + 64;
         let needed = (layout.size() + layout.align() + overhead).div_ceil(PAGE);
         let source = &mut talc.source;
-        let chunk = match source.spare.take() {
-            Some(spare) if spare.len() >= needed * PAGE => spare,
-            spare => {
-                source.spare = spare;
-                // Where no whole chunk is left in one piece, the least will do.
-                let pages = needed.max(CHUNK_PAGES);
-                let (start, pages) = match source.take(pages, PAGE) {
-                    Some(start) => (start, pages),
-                    None => (source.take(needed, PAGE).ok_or(())?, needed),
-                };
-                source.heap += pages * PAGE;
-                start.addr()..start.addr() + pages * PAGE
-            }
+        let chunk = if source.spare.len() >= needed * PAGE {
+            mem::take(&mut source.spare)
+        } else {
+            // Where no whole chunk is left in one piece, the least will do.
+            let pages = needed.max(CHUNK_PAGES);
+            let (start, pages) = match source.take(pages, PAGE) {
+                Some(start) => (start.addr(), pages),
+                None => (source.take(needed, PAGE).ok_or(())?.addr(), needed),
+            };
+            source.heap += pages * PAGE;
+            start..start + pages * PAGE
         };
         let base = source.origin.with_addr(chunk.start);
         // SAFETY: the chunk is ours alone, see above.
@@ -134,7 +135,7 @@ unsafe impl Source for Chunks<'_> {
         let start = (chunk_base.addr() - 1) / PAGE * PAGE;
         let end = heap_end.addr().next_multiple_of(PAGE);
         self.drop_spare();
-        self.spare = Some(start..end);
+        self.spare = start..end;
         chunk_base
     }
 }
@@ -158,7 +159,16 @@ impl<'a> Memory<'a> {
     /// The free frames are memory that nobody else uses, and frame n of them is at `origin` + n * 4096, readable and
     /// writable.
     pub(crate) const unsafe fn new(frames: Frames<'a>, origin: *mut u8) -> Self {
-        Self { heap: Talc::new(Chunks { frames, origin, spare: None, heap: 0, peak: 0 }), used: 0 }
+        Self {
+            heap: Talc::new(Chunks {
+                frames,
+                origin,
+                spare: 0..0,
+                heap: 0,
+                peak: 0,
+            }),
+            used: 0,
+        }
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -204,7 +214,9 @@ impl<'a> Memory<'a> {
     /// # Safety
     /// `object` was allocated here with `layout`; `new_size` is not 0.
     pub(crate) unsafe fn resize(&mut self, object: *mut u8, layout: Layout, new_size: usize) -> bool {
-        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return false };
+        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else {
+            return false;
+        };
         match (pages(layout), pages(new)) {
             (Some(old), Some(new)) => {
                 let source = &mut self.heap.source;
@@ -231,6 +243,7 @@ impl<'a> Memory<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::multiple_unsafe_ops_per_block, reason = "one fact makes them all sound")]
 mod tests {
     use super::*;
     use crate::regions::Regions;
@@ -238,8 +251,8 @@ mod tests {
 
     const PAGES: usize = 256;
 
-    /// Memory of which frame 0 is nobody's, as on metal.
-    #[repr(C, align(4096))]
+    /// Memory of which frame 0 is nobody's, as on metal. Aligned beyond what the tests ask for.
+    #[repr(C, align(16384))]
     struct Ram([u8; PAGES * PAGE]);
 
     fn with_memory(run: impl FnOnce(&mut Memory<'_>)) {
@@ -315,9 +328,15 @@ mod tests {
                 let object = memory.alloc(layout(LARGE, 1));
                 assert!(memory.resize(object, layout(LARGE, 1), 2 * LARGE));
                 let other = memory.alloc(layout(PAGE, PAGE));
-                assert!(!memory.resize(object, layout(2 * LARGE, 1), 3 * LARGE), "something is in the way");
+                assert!(
+                    !memory.resize(object, layout(2 * LARGE, 1), 3 * LARGE),
+                    "something is in the way"
+                );
                 assert!(memory.resize(object, layout(2 * LARGE, 1), LARGE));
-                assert!(!memory.resize(object, layout(LARGE, 1), LARGE - 1), "from pages to the heap it moves");
+                assert!(
+                    !memory.resize(object, layout(LARGE, 1), LARGE - 1),
+                    "from pages to the heap it moves"
+                );
                 memory.dealloc(other, layout(PAGE, PAGE));
                 memory.dealloc(object, layout(LARGE, 1));
             }

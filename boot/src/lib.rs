@@ -15,31 +15,35 @@
 //! the host; the others exist on metal alone (`x86_64-unknown-none`).
 #![cfg_attr(not(test), no_std)]
 
+#[cfg(target_os = "none")]
 extern crate alloc;
 
 pub mod frames;
-mod heap;
 pub mod memory_map;
-mod paging;
 pub mod regions;
 pub mod start_info;
 
+#[cfg(any(target_os = "none", test))]
 mod console_ring;
+#[cfg(any(target_os = "none", test))]
+pub mod heap;
+#[cfg(any(target_os = "none", test))]
+mod paging;
 
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+#[cfg(target_os = "none")]
 mod cell;
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+#[cfg(target_os = "none")]
 pub mod console;
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+#[cfg(target_os = "none")]
 pub mod crash;
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+#[cfg(target_os = "none")]
+mod info;
+#[cfg(target_os = "none")]
 pub mod memory;
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+#[cfg(target_os = "none")]
 pub mod shutdown;
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+#[cfg(target_os = "none")]
 mod x86_64;
 
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
-mod info;
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+#[cfg(target_os = "none")]
 pub use info::{BootInfo, ExitStatus};

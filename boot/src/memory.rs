@@ -6,11 +6,11 @@ use core::ops::Range;
 use core::ptr;
 
 use crate::frames::{FRAME_SIZE, Frames};
-pub use crate::heap::Stats;
 use crate::heap::Memory;
+pub use crate::heap::Stats;
 use crate::paging;
 use crate::regions::Regions;
-use crate::x86_64::image;
+use crate::x86_64::{image, tables};
 
 /// Memory below this address is mapped from the first instruction on.
 const MAPPED_AT_ENTRY: u64 = 1 << 32;
@@ -46,7 +46,8 @@ impl Global {
 unsafe impl GlobalAlloc for Global {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        self.with(|memory| unsafe { memory.alloc(layout) }).unwrap_or(ptr::null_mut())
+        self.with(|memory| unsafe { memory.alloc(layout) })
+            .unwrap_or(ptr::null_mut())
     }
 
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
@@ -88,12 +89,18 @@ pub(crate) unsafe fn init(usable: &Regions) -> Result<(), Error> {
     let words = Frames::bitmap_words(usable);
     let pages = (words * size_of::<u64>()).div_ceil(FRAME_SIZE as usize);
     let fits = |r: &&Range<u64>| r.end.min(MAPPED_AT_ENTRY).saturating_sub(r.start) >= pages as u64 * FRAME_SIZE;
-    let place = usable.as_slice().iter().find(fits).filter(|_| words > 0).ok_or(Error::None)?.start;
-    // SAFETY: usable memory that is mapped, aligned to a page, of that many words; Frames fills it before it reads it.
-    let bitmap = unsafe {
-        ptr::with_exposed_provenance_mut::<u8>(place as usize).write_bytes(0, words * size_of::<u64>());
-        core::slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(place as usize), words)
-    };
+    let place = usable
+        .as_slice()
+        .iter()
+        .find(fits)
+        .filter(|_| words > 0)
+        .ok_or(Error::None)?
+        .start;
+    let books = ptr::with_exposed_provenance_mut::<u64>(place as usize);
+    // SAFETY: usable memory, mapped, of that many words.
+    unsafe { books.write_bytes(0, words) };
+    // SAFETY: the same, now with values; aligned to a page; and ours alone, since the frames are taken below.
+    let bitmap = unsafe { core::slice::from_raw_parts_mut(books, words) };
     let mut frames = Frames::new(usable, bitmap);
     if !frames.take(place / FRAME_SIZE, pages) {
         return Err(Error::None);
@@ -109,12 +116,12 @@ pub(crate) unsafe fn init(usable: &Regions) -> Result<(), Error> {
         unsafe { ptr::with_exposed_provenance_mut::<u8>(page as usize).write_bytes(0, FRAME_SIZE as usize) };
         Some(page)
     };
-    let mut tables = paging::live::Live { new_page };
+    let mut tables = tables::Live { new_page };
     paging::refine(&mut tables, &image::layout()).map_err(|_| Error::PageTables)?;
     for range in usable.as_slice().iter().filter(|range| range.end > MAPPED_AT_ENTRY) {
         paging::map(&mut tables, range.clone()).map_err(|_| Error::PageTables)?;
     }
-    paging::live::flush();
+    tables::flush();
 
     // SAFETY: the caller's promise, and all of it is mapped one to one now, so frame 0 would be at address 0.
     let memory = unsafe { Memory::new(frames, ptr::null_mut()) };

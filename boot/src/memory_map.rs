@@ -11,7 +11,7 @@ const PAGE: u64 = 4096;
 
 /// One line of an E820-like map, as a loader or Xen tells it. Nothing is assumed about it: lines may overlap,
 /// contradict each other, be empty, unsorted, unaligned or overflow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapEntry {
     /// Physical address of the first byte.
     pub addr: u64,
@@ -39,40 +39,35 @@ impl MapEntry {
 ///     MapEntry { addr: 0x10_0000, size: 0x70_0000, kind: 1 },
 /// ];
 /// let image = 0x10_0000..0x12_3456;
-/// assert_eq!(usable(map, [image], 1 << 46).as_slice(), [0x1000..0xa_0000, 0x12_4000..0x80_0000]);
+/// assert_eq!(usable(&map, [image], 1 << 46).as_slice(), [0x1000..0xa_0000, 0x12_4000..0x80_0000]);
 /// ```
-pub fn usable(
-    map: impl IntoIterator<Item = MapEntry, IntoIter: Clone>,
-    reserved: impl IntoIterator<Item = Range<u64>>,
-    limit: u64,
-) -> Regions {
-    let map = map.into_iter();
+pub fn usable(map: &[MapEntry], reserved: impl IntoIterator<Item = Range<u64>>, limit: u64) -> Regions {
     let mut regions = Regions::new();
-    for entry in map.clone().filter(|entry| entry.kind == MEMMAP_RAM) {
+    for entry in map.iter().filter(|entry| entry.kind == MEMMAP_RAM) {
         regions.add(entry.range());
     }
-    for entry in map.filter(|entry| entry.kind != MEMMAP_RAM) {
-        regions.remove(entry.range());
-    }
-    for range in reserved {
+    let others = map.iter().filter(|entry| entry.kind != MEMMAP_RAM).map(MapEntry::range);
+    for range in others.chain(reserved).chain([0..PAGE, limit..u64::MAX]) {
         regions.remove(range);
     }
-    regions.remove(0..PAGE);
-    regions.remove(limit..u64::MAX);
     regions.shrink_to_multiples_of(PAGE);
     regions
 }
 
 /// The lowest `size` bytes between the top of RAM below `limit` and `limit` that no entry of `map` claims: room to map
 /// what is not RAM. Aligned to 2 MiB, so that no large page is shared with anything else.
-pub fn hole(map: impl IntoIterator<Item = MapEntry, IntoIter: Clone>, size: u64, limit: u64) -> Option<Range<u64>> {
+pub fn hole(map: &[MapEntry], size: u64, limit: u64) -> Option<Range<u64>> {
     const ALIGN: u64 = 2 << 20;
-    let map = map.into_iter();
-    let is_low_ram = |entry: &MapEntry| entry.kind == MEMMAP_RAM && entry.addr < limit;
-    let top = map.clone().filter(is_low_ram).map(|entry| entry.range().end).max().unwrap_or(0);
+    let is_low_ram = |entry: &&MapEntry| entry.kind == MEMMAP_RAM && entry.addr < limit;
+    let top = map
+        .iter()
+        .filter(is_low_ram)
+        .map(|entry| entry.range().end)
+        .max()
+        .unwrap_or(0);
     let mut free: Regions = Regions::new();
     free.add(top..limit);
-    map.for_each(|entry| free.remove(entry.range()));
+    map.iter().for_each(|entry| free.remove(entry.range()));
     free.as_slice().iter().find_map(|gap| {
         let start = gap.start.checked_next_multiple_of(ALIGN)?;
         let end = start.checked_add(size)?;
@@ -81,6 +76,7 @@ pub fn hole(map: impl IntoIterator<Item = MapEntry, IntoIter: Clone>, size: u64,
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "a set that is one range")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -98,10 +94,14 @@ mod tests {
     /// What a PVH guest with `memory=8` on Xen 4.17 is told.
     #[test]
     fn xl_guest() {
-        let map = [ram(0, 0x80_0000), other(0xfc00_0000, 0x9040), other(0xfeff_8000, 0x8000)];
+        let map = [
+            ram(0, 0x80_0000),
+            other(0xfc00_0000, 0x9040),
+            other(0xfeff_8000, 0x8000),
+        ];
         let image = 0x10_0000..0x12_0000;
         let start_info = 0x12_0000..0x12_1000;
-        let regions = usable(map, [image, start_info], LIMIT);
+        let regions = usable(&map, [image, start_info], LIMIT);
         assert_eq!(regions.as_slice(), [0x1000..0x10_0000, 0x12_1000..0x80_0000]);
     }
 
@@ -116,8 +116,11 @@ mod tests {
             ram(0x10_0000, 0xbfee_0000),
             other(0xbffe_0000, 0x2_0000),
         ];
-        let regions = usable(map, [], LIMIT);
-        assert_eq!(regions.as_slice(), [0x1000..0x9_f000, 0x10_0000..0xbffe_0000, 0x1_0000_0000..0x1_8000_0000]);
+        let regions = usable(&map, [], LIMIT);
+        assert_eq!(
+            regions.as_slice(),
+            [0x1000..0x9_f000, 0x10_0000..0xbffe_0000, 0x1_0000_0000..0x1_8000_0000]
+        );
     }
 
     #[test]
@@ -129,31 +132,55 @@ mod tests {
             other(0x4800, 1),
             ram(0x2000, 0x4000),
             ram(0x3000, 0x1000),
-            MapEntry { addr: 0x2000, size: 0x1000, kind: u32::MAX },
+            MapEntry {
+                addr: 0x2000,
+                size: 0x1000,
+                kind: u32::MAX,
+            },
         ];
-        assert_eq!(usable(map, [Range { start: 9, end: 3 }], LIMIT).as_slice(), [0x3000..0x4000, 0x5000..0x6000]);
-        assert_eq!(usable([], [], LIMIT).as_slice(), []);
+        assert_eq!(
+            usable(&map, [Range { start: 9, end: 3 }], LIMIT).as_slice(),
+            [0x3000..0x4000, 0x5000..0x6000]
+        );
+        assert_eq!(usable(&[], [], LIMIT).as_slice(), []);
     }
 
     #[test]
     fn two_entries_can_share_a_page() {
-        assert_eq!(usable([ram(0x1000, 0x1800), ram(0x2800, 0x1800)], [], LIMIT).as_slice(), [0x1000..0x4000]);
+        assert_eq!(
+            usable(&[ram(0x1000, 0x1800), ram(0x2800, 0x1800)], [], LIMIT).as_slice(),
+            [0x1000..0x4000]
+        );
     }
 
     #[test]
     fn holes_are_above_ram_and_nobodys() {
         let map = [ram(0, 0x7f_f000), other(0x90_0000, 0x1000), other(0xfc00_0000, 0x9000)];
-        assert_eq!(hole(map, 0x10_0000, 0xfc00_0000), Some(0x80_0000..0x90_0000));
-        assert_eq!(hole(map, 0x10_0001, 0xfc00_0000), Some(0xa0_0000..0xb0_0001));
-        assert_eq!(hole(map, 1 << 32, 0xfc00_0000), None);
-        assert_eq!(hole([ram(0, 1 << 33)], 0x1000, 0xfc00_0000), None, "RAM up to the limit and beyond");
-        assert_eq!(hole([ram(1 << 32, 1 << 30)], 0x1000, 1 << 31), None, "address 0 is not to be used");
+        assert_eq!(hole(&map, 0x10_0000, 0xfc00_0000), Some(0x80_0000..0x90_0000));
+        assert_eq!(hole(&map, 0x10_0001, 0xfc00_0000), Some(0xa0_0000..0xb0_0001));
+        assert_eq!(hole(&map, 1 << 32, 0xfc00_0000), None);
+        assert_eq!(
+            hole(&[ram(0, 1 << 33)], 0x1000, 0xfc00_0000),
+            None,
+            "RAM up to the limit and beyond"
+        );
+        assert_eq!(
+            hole(&[ram(1 << 32, 1 << 30)], 0x1000, 1 << 31),
+            None,
+            "address 0 is not to be used"
+        );
     }
 
     fn entries() -> impl Strategy<Value = Vec<MapEntry>> {
         // Units of 1 KiB in a space of 40 pages, so that pages are shared and split often.
-        let entry = (0_u64..160, 0_u64..60, prop_oneof![3 => Just(1_u32), 1 => 0_u32..8])
-            .prop_map(|(start, len, kind)| MapEntry { addr: start * 1024, size: len * 1024, kind });
+        let entry =
+            (0_u64..160, 0_u64..60, prop_oneof![3 => Just(1_u32), 1 => 0_u32..8]).prop_map(|(start, len, kind)| {
+                MapEntry {
+                    addr: start * 1024,
+                    size: len * 1024,
+                    kind,
+                }
+            });
         prop::collection::vec(entry, 0..12)
     }
 
@@ -166,7 +193,7 @@ mod tests {
             limit in 0_u64..60,
         ) {
             let reserved: Vec<_> = reserved.iter().map(|&(start, len)| start * 1024..(start + len) * 1024).collect();
-            let regions = usable(map.iter().copied(), reserved.iter().cloned(), limit * PAGE);
+            let regions = usable(&map, reserved.iter().cloned(), limit * PAGE);
             prop_assert_eq!(regions.lost(), 0);
             for page in 0..60 {
                 let expected = page > 0 && page < limit && (0..4).all(|unit| {
@@ -184,8 +211,8 @@ mod tests {
         fn any_map_gives_sorted_whole_pages_below_the_limit(
             map in prop::collection::vec((any::<u64>(), any::<u64>(), 0_u32..4), 0..100)
         ) {
-            let map = map.iter().map(|&(addr, size, kind)| MapEntry { addr, size, kind });
-            let regions = usable(map, [], LIMIT);
+            let map: Vec<_> = map.iter().map(|&(addr, size, kind)| MapEntry { addr, size, kind }).collect();
+            let regions = usable(&map, [], LIMIT);
             let mut above = PAGE;
             for range in regions.as_slice() {
                 prop_assert!(above <= range.start && range.start < range.end && range.end <= LIMIT);

@@ -3,12 +3,12 @@
 //! The entry code maps the first 4 GiB with 2 MiB pages. [`refine`] then gives the image and everything else in the
 //! first megabytes 4 KiB pages with the protection that fits each, and [`map`] adds RAM that lies higher.
 
-use core::cell::UnsafeCell;
 use core::ops::Range;
 
 const SMALL: u64 = 4096;
 const LARGE: u64 = 512 * SMALL;
-const ENTRIES: usize = 512;
+/// Entries in a table.
+pub(crate) const ENTRIES: usize = 512;
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -16,18 +16,6 @@ const LARGE_PAGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 /// The bits of an entry that hold an address.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-
-/// A page of entries, or several in a row, that the entry code fills before there is an allocator.
-#[repr(C, align(4096))]
-pub(crate) struct BootTables<const N: usize>(UnsafeCell<[[u64; ENTRIES]; N]>);
-
-// SAFETY: never accessed through a Rust reference: the entry code and, by address, `refine` and `map` write it, on the
-// one CPU there is.
-unsafe impl<const N: usize> Sync for BootTables<N> {}
-
-pub(crate) static PML4: BootTables<1> = BootTables(UnsafeCell::new([[0; ENTRIES]; 1]));
-pub(crate) static PDPT: BootTables<1> = BootTables(UnsafeCell::new([[0; ENTRIES]; 1]));
-pub(crate) static DIRECTORIES: BootTables<4> = BootTables(UnsafeCell::new([[0; ENTRIES]; 4]));
 
 /// Page tables as memory that can be changed: the processor's on metal, an array in tests.
 pub(crate) trait Tables {
@@ -92,7 +80,11 @@ pub(crate) fn map(tables: &mut impl Tables, range: Range<u64>) -> Result<(), NoM
     for page in (range.start / LARGE * LARGE..range.end).step_by(LARGE as usize) {
         let directory = directory_of(tables, page)?;
         if tables.get(directory, index(page, 2)) & PRESENT == 0 {
-            tables.set(directory, index(page, 2), page | PRESENT | WRITABLE | LARGE_PAGE | NO_EXECUTE);
+            tables.set(
+                directory,
+                index(page, 2),
+                page | PRESENT | WRITABLE | LARGE_PAGE | NO_EXECUTE,
+            );
         }
     }
     Ok(())
@@ -117,50 +109,6 @@ fn directory_of(tables: &mut impl Tables, address: u64) -> Result<u64, NoMemory>
 /// The index that `address` has in a table of `level`: 1 for page tables, 4 for the top.
 const fn index(address: u64, level: u32) -> usize {
     (address >> (3 + 9 * level)) as usize % ENTRIES
-}
-
-/// The tables that the processor uses.
-#[cfg(all(target_os = "none", target_arch = "x86_64"))]
-pub(crate) mod live {
-    use core::arch::asm;
-
-    use super::{ENTRIES, PML4, Tables};
-
-    /// The live tables, with a source of pages for more of them.
-    pub(crate) struct Live<F> {
-        /// Gives the address of a zeroed page below 4 GiB, which nobody else uses from then on.
-        pub(crate) new_page: F,
-    }
-
-    impl<F: FnMut() -> Option<u64>> Tables for Live<F> {
-        fn root(&self) -> u64 {
-            PML4.0.get() as u64
-        }
-
-        fn get(&self, table: u64, index: usize) -> u64 {
-            debug_assert!(index < ENTRIES);
-            // SAFETY: `table` is the root or was read from a present entry, so it is a page table; it lies below 4 GiB
-            // and is mapped one to one. Only this code writes tables.
-            unsafe { (table as *const u64).add(index).read_volatile() }
-        }
-
-        fn set(&mut self, table: u64, index: usize, entry: u64) {
-            debug_assert!(index < ENTRIES);
-            // SAFETY: as above; and every entry set maps memory to itself, so no address changes its meaning.
-            unsafe { (table as *mut u64).add(index).write_volatile(entry) }
-        }
-
-        fn new_table(&mut self) -> Option<u64> {
-            (self.new_page)()
-        }
-    }
-
-    /// Makes the processor forget the translations it remembers.
-    pub(crate) fn flush() {
-        // SAFETY: writes back to CR3 what it holds; the map is the same before and after except for what callers of
-        // this module changed on purpose.
-        unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) }
-    }
 }
 
 #[cfg(test)]
@@ -197,7 +145,10 @@ mod tests {
     impl Model {
         /// With the map that the entry code makes.
         fn booted(limit: usize) -> Self {
-            let mut model = Self { tables: vec![[0; ENTRIES]], limit };
+            let mut model = Self {
+                tables: vec![[0; ENTRIES]],
+                limit,
+            };
             map(&mut model, 0..1 << 32).unwrap();
             model
         }
@@ -225,7 +176,12 @@ mod tests {
     const RW: Option<u64> = Some(PRESENT | WRITABLE | NO_EXECUTE);
 
     fn layout() -> Layout {
-        Layout { rodata: 0x10_0000..0x10_3000, text: 0x10_3000..0x10_8000, guard: 0x20_1000, end: 0x21_2000 }
+        Layout {
+            rodata: 0x10_0000..0x10_3000,
+            text: 0x10_3000..0x10_8000,
+            guard: 0x20_1000,
+            end: 0x21_2000,
+        }
     }
 
     #[test]

@@ -27,7 +27,11 @@ impl<const N: usize> Regions<N> {
     /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ranges: [const { 0..0 }; N], len: 0, lost: 0 }
+        Self {
+            ranges: [const { 0..0 }; N],
+            len: 0,
+            lost: 0,
+        }
     }
 
     /// The ranges, lowest first. No two touch.
@@ -89,7 +93,9 @@ impl<const N: usize> Regions<N> {
 
     /// Takes out the range at `index`, which exists.
     fn delete(&mut self, index: usize) -> Range<u64> {
-        let Some(tail) = self.ranges.get_mut(index..self.len) else { return 0..0 };
+        let Some(tail) = self.ranges.get_mut(index..self.len) else {
+            return 0..0;
+        };
         tail.rotate_left(1);
         self.len -= 1;
         self.ranges.get(self.len).cloned().unwrap_or_default()
@@ -124,6 +130,7 @@ impl<const N: usize> Regions<N> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "a set that is one range")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -2,8 +2,8 @@
 
 use core::arch::asm;
 
-pub use fata_hypercall::ShutdownReason;
 use fata_hypercall::Hypervisor;
+pub use fata_hypercall::ShutdownReason;
 use fata_hypercall::metal::Xen;
 
 use crate::cell::BootCell;
@@ -41,7 +41,10 @@ pub(crate) fn crash_now() -> ! {
 /// Xen's ABI has a place for the reason of a shutdown, and none for a number. So the status is a line of its own,
 /// `fata: exit status N`, the last one on the console.
 pub fn exit(status: u8) -> ! {
-    Lines::new(console::write).text("fata: exit status ").decimal(status.into()).text("\n");
+    Lines::new(console::write)
+        .text("fata: exit status ")
+        .decimal(status.into())
+        .text("\n");
     shutdown(ShutdownReason::PowerOff)
 }
 

@@ -13,8 +13,8 @@ use crate::memory_map::MapEntry;
 /// The longest command line that is read, in bytes. Xen's toolstack sets no limit of its own.
 pub const COMMAND_LINE_MAX: usize = 4096;
 
-/// How many lines of a memory map are read. Real maps have fewer than 130.
-const MEMORY_MAP_MAX: u32 = 1024;
+/// How many lines of a memory map are read. PC firmware passes 128 at the most.
+pub const MEMORY_MAP_MAX: usize = 128;
 
 /// How many modules are looked at. Loaders pass one or two.
 const MODULES_MAX: u32 = 64;
@@ -95,7 +95,9 @@ impl<'a, M: PhysicalMemory> StartInfo<'a, M> {
         } else {
             (0..buffer.len().min(COMMAND_LINE_MAX))
                 .find(|&i| {
-                    let Some(addr) = self.raw.cmdline_paddr.checked_add(i as u64) else { return true };
+                    let Some(addr) = self.raw.cmdline_paddr.checked_add(i as u64) else {
+                        return true;
+                    };
                     let byte = &mut buffer[i..=i];
                     !self.memory.read(addr, byte) || byte[0] == 0
                 })
@@ -105,13 +107,17 @@ impl<'a, M: PhysicalMemory> StartInfo<'a, M> {
     }
 
     /// The loader's memory map; empty for version 0, and whenever the loader left it out.
-    pub fn memory_map(&self) -> impl Iterator<Item = MapEntry> + Clone + use<'a, M> {
+    pub fn memory_map(&self) -> impl Iterator<Item = MapEntry> + use<'a, M> {
         let Self { memory, raw, .. } = *self;
-        (0..raw.memmap_entries.min(MEMORY_MAP_MAX)).map_while(move |n| {
+        (0..raw.memmap_entries).take(MEMORY_MAP_MAX).map_while(move |n| {
             let mut bytes = [0; size_of::<MemmapEntry>()];
             let addr = raw.memmap_paddr.checked_add(u64::from(n) * bytes.len() as u64)?;
             let entry: MemmapEntry = memory.read(addr, &mut bytes).then(|| zerocopy::transmute!(bytes))?;
-            Some(MapEntry { addr: entry.addr, size: entry.size, kind: entry.kind })
+            Some(MapEntry {
+                addr: entry.addr,
+                size: entry.size,
+                kind: entry.kind,
+            })
         })
     }
 
@@ -123,14 +129,23 @@ impl<'a, M: PhysicalMemory> StartInfo<'a, M> {
         let structures = [
             sized(addr, size_of::<hvm::StartInfo>() as u64),
             sized(raw.cmdline_paddr, COMMAND_LINE_MAX as u64),
-            sized(raw.memmap_paddr, u64::from(raw.memmap_entries) * size_of::<MemmapEntry>() as u64),
-            sized(raw.modlist_paddr, u64::from(raw.nr_modules) * size_of::<ModlistEntry>() as u64),
+            sized(
+                raw.memmap_paddr,
+                u64::from(raw.memmap_entries) * size_of::<MemmapEntry>() as u64,
+            ),
+            sized(
+                raw.modlist_paddr,
+                u64::from(raw.nr_modules) * size_of::<ModlistEntry>() as u64,
+            ),
         ];
         let modules = (0..modules).map_while(move |n| {
             let mut bytes = [0; size_of::<ModlistEntry>()];
             let addr = raw.modlist_paddr.checked_add(u64::from(n) * bytes.len() as u64)?;
             let module: ModlistEntry = memory.read(addr, &mut bytes).then(|| zerocopy::transmute!(bytes))?;
-            Some([sized(module.paddr, module.size), sized(module.cmdline_paddr, COMMAND_LINE_MAX as u64)])
+            Some([
+                sized(module.paddr, module.size),
+                sized(module.cmdline_paddr, COMMAND_LINE_MAX as u64),
+            ])
         });
         structures.into_iter().chain(modules.flatten())
     }
@@ -168,7 +183,11 @@ mod tests {
     }
 
     fn start_info(version: u32) -> hvm::StartInfo {
-        hvm::StartInfo { magic: hvm::START_MAGIC, version, ..Default::default() }
+        hvm::StartInfo {
+            magic: hvm::START_MAGIC,
+            version,
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -186,21 +205,52 @@ mod tests {
         };
         memory.put(BASE, info.as_bytes());
         memory.put(BASE + 0x200, b"ipv4=10.0.0.2/24 log=info\0garbage");
-        let module = ModlistEntry { paddr: 0x40_0000, size: 0x123, ..Default::default() };
+        let module = ModlistEntry {
+            paddr: 0x40_0000,
+            size: 0x123,
+            ..Default::default()
+        };
         memory.put(BASE + 0x300, module.as_bytes());
-        let ram = MemmapEntry { addr: 0, size: 0x20_0000, kind: 1, reserved: 0 };
-        let other = MemmapEntry { addr: 0xfc00_0000, size: 0x1000, kind: 2, reserved: 0 };
+        let ram = MemmapEntry {
+            addr: 0,
+            size: 0x20_0000,
+            kind: 1,
+            reserved: 0,
+        };
+        let other = MemmapEntry {
+            addr: 0xfc00_0000,
+            size: 0x1000,
+            kind: 2,
+            reserved: 0,
+        };
         memory.put(BASE + 0x100, ram.as_bytes());
         memory.put(BASE + 0x118, other.as_bytes());
 
         let info = StartInfo::read(&memory, BASE).unwrap();
         assert_eq!(info.version(), 1);
         assert!(info.is_initial_domain());
-        assert_eq!(info.command_line(&mut [0; COMMAND_LINE_MAX]), b"ipv4=10.0.0.2/24 log=info");
+        assert_eq!(
+            info.command_line(&mut [0; COMMAND_LINE_MAX]),
+            b"ipv4=10.0.0.2/24 log=info"
+        );
         assert_eq!(info.command_line(&mut [0; 4]), b"ipv4");
         let map: Vec<_> = info.memory_map().collect();
-        assert_eq!(map[0], MapEntry { addr: 0, size: 0x20_0000, kind: 1 });
-        assert_eq!(map[1], MapEntry { addr: 0xfc00_0000, size: 0x1000, kind: 2 });
+        assert_eq!(
+            map[0],
+            MapEntry {
+                addr: 0,
+                size: 0x20_0000,
+                kind: 1
+            }
+        );
+        assert_eq!(
+            map[1],
+            MapEntry {
+                addr: 0xfc00_0000,
+                size: 0x1000,
+                kind: 2
+            }
+        );
         assert_eq!(map.len(), 2);
         let reserved: Vec<_> = info.reserved().filter(|range| !range.is_empty()).collect();
         assert_eq!(
@@ -219,7 +269,11 @@ mod tests {
     fn version_0_has_no_map_whatever_follows_it() {
         use zerocopy::IntoBytes;
         let mut memory = Memory::new();
-        let info = hvm::StartInfo { memmap_paddr: 77, memmap_entries: 99, ..start_info(0) };
+        let info = hvm::StartInfo {
+            memmap_paddr: 77,
+            memmap_entries: 99,
+            ..start_info(0)
+        };
         memory.put(BASE, info.as_bytes());
         let info = StartInfo::read(&memory, BASE).unwrap();
         assert_eq!(info.memory_map().count(), 0);
@@ -231,24 +285,44 @@ mod tests {
         let memory = Memory::new();
         assert_eq!(StartInfo::read(&memory, BASE).err(), Some(StartInfoError::BadMagic));
         assert_eq!(StartInfo::read(&memory, 0).err(), Some(StartInfoError::Unreachable));
-        assert_eq!(StartInfo::read(&memory, u64::MAX).err(), Some(StartInfoError::Unreachable));
+        assert_eq!(
+            StartInfo::read(&memory, u64::MAX).err(),
+            Some(StartInfoError::Unreachable)
+        );
     }
 
     #[test]
     fn a_command_line_without_end_is_cut() {
         use zerocopy::IntoBytes;
         let mut memory = Memory::new();
-        memory.put(BASE, hvm::StartInfo { cmdline_paddr: BASE + 0x1000, ..start_info(1) }.as_bytes());
+        memory.put(
+            BASE,
+            hvm::StartInfo {
+                cmdline_paddr: BASE + 0x1000,
+                ..start_info(1)
+            }
+            .as_bytes(),
+        );
         memory.0[0x1000..].fill(b'a');
         let info = StartInfo::read(&memory, BASE).unwrap();
-        assert_eq!(info.command_line(&mut [0; 2 * COMMAND_LINE_MAX]).len(), COMMAND_LINE_MAX);
+        assert_eq!(
+            info.command_line(&mut [0; 2 * COMMAND_LINE_MAX]).len(),
+            COMMAND_LINE_MAX
+        );
     }
 
     #[test]
     fn a_command_line_ends_where_memory_ends() {
         use zerocopy::IntoBytes;
         let mut memory = Memory::new();
-        memory.put(BASE, hvm::StartInfo { cmdline_paddr: BASE + 0xfffe, ..start_info(1) }.as_bytes());
+        memory.put(
+            BASE,
+            hvm::StartInfo {
+                cmdline_paddr: BASE + 0xfffe,
+                ..start_info(1)
+            }
+            .as_bytes(),
+        );
         memory.put(BASE + 0xfffe, b"ab");
         let info = StartInfo::read(&memory, BASE).unwrap();
         assert_eq!(info.command_line(&mut [0; 16]), b"ab");
@@ -272,7 +346,7 @@ mod tests {
             memory.0.iter_mut().enumerate().for_each(|(i, byte)| *byte = raw[i % 56].wrapping_add((i / 56) as u8));
             memory.put(BASE, info.as_bytes());
             let info = StartInfo::read(&memory, BASE).unwrap();
-            prop_assert!(info.memory_map().count() <= MEMORY_MAP_MAX as usize);
+            prop_assert!(info.memory_map().count() <= MEMORY_MAP_MAX);
             prop_assert!(info.reserved().count() <= 4 + 2 * MODULES_MAX as usize);
             prop_assert!(info.command_line(&mut [0; 100]).len() <= 100);
         }

@@ -16,9 +16,16 @@ pub(super) const VECTORS: usize = 32;
 #[repr(C, align(16))]
 pub(super) struct Table<T>(UnsafeCell<T>);
 
-// SAFETY: written once, by `load`, on the one CPU there is, before the processor is told of it; the GDT that the entry
-// code loads earlier only has its TSS slots changed, which nothing uses before `ltr`.
+// SAFETY: only ever accessed by `set`, on the one CPU there is, and by the processor.
 unsafe impl<T> Sync for Table<T> {}
+
+impl<T> Table<T> {
+    fn set(&self, value: T) {
+        // SAFETY: nothing else in the program refers to the content. The processor looks at it when it is told to
+        // (`ltr`, `lidt`, a segment load), and never finds a live descriptor changed.
+        unsafe { *self.0.get() = value }
+    }
+}
 
 /// The operand of `lgdt` and `lidt`. In 32-bit mode the processor takes the lower half of the address, which is all
 /// there is of it.
@@ -28,12 +35,19 @@ pub(super) struct TablePointer<T: 'static> {
     base: &'static Table<T>,
 }
 
-/// Null, 64-bit code, data, and a task state segment (two slots, filled in by [`load`]).
-static GDT: Table<[u64; 5]> = Table(UnsafeCell::new([0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0]));
+/// A segment of 64-bit code, accessed already, so that the processor need not write to the table.
+const CODE: u64 = 0x00af_9b00_0000_ffff;
+/// A segment of data, likewise.
+const DATA: u64 = 0x00cf_9300_0000_ffff;
+
+/// Null, code, data, and a task state segment (two slots, filled in by [`load`]).
+static GDT: Table<[u64; 5]> = Table(UnsafeCell::new([0, CODE, DATA, 0, 0]));
 
 /// What the entry code hands to `lgdt`.
-pub(super) static GDT_POINTER: TablePointer<[u64; 5]> =
-    TablePointer { limit: size_of::<[u64; 5]>() as u16 - 1, base: &GDT };
+pub(super) static GDT_POINTER: TablePointer<[u64; 5]> = TablePointer {
+    limit: size_of::<[u64; 5]>() as u16 - 1,
+    base: &GDT,
+};
 
 /// The 64-bit task state segment, of which only the stacks for faults are used.
 #[repr(C, packed(4))]
@@ -51,15 +65,21 @@ struct TaskState {
 
 const _: () = assert!(size_of::<TaskState>() == 104);
 
-static TSS: Table<TaskState> = Table(UnsafeCell::new(TaskState {
-    reserved: 0,
-    privileged_stacks: [0; 3],
-    reserved_too: 0,
-    interrupt_stacks: [0; 7],
-    reserved_also: 0,
-    reserved_word: 0,
-    io_map: 104,
-}));
+impl TaskState {
+    const fn new(interrupt_stacks: [u64; 7]) -> Self {
+        Self {
+            reserved: 0,
+            privileged_stacks: [0; 3],
+            reserved_too: 0,
+            interrupt_stacks,
+            reserved_also: 0,
+            reserved_word: 0,
+            io_map: size_of::<Self>() as u16,
+        }
+    }
+}
+
+static TSS: Table<TaskState> = Table(UnsafeCell::new(TaskState::new([0; 7])));
 
 /// A stack for faults, since the program's own may be what is broken.
 #[repr(C, align(16))]
@@ -87,29 +107,29 @@ static IDT: Table<[[u64; 2]; VECTORS]> = Table(UnsafeCell::new([[0; 2]; VECTORS]
 /// Installs the task state segment and a gate for every exception. The handler of vector n begins at
 /// `stubs + n * stub_size`.
 pub(super) fn load(stubs: u64, stub_size: u64) {
-    let idt = core::array::from_fn(|vector| {
+    TSS.set(TaskState::new([FAULTS.top(), DOUBLE_FAULTS.top(), 0, 0, 0, 0, 0]));
+    let tss = TSS.0.get() as u64;
+    // A 64-bit TSS that is present and available: its limit, its type, its address in four pieces.
+    let low = 103 | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56;
+    GDT.set([0, CODE, DATA, low, tss >> 32]);
+    IDT.set(core::array::from_fn(|vector| {
         let stack = if SECOND_STACK.contains(&vector) { 2 } else { 1 };
         gate(stubs + vector as u64 * stub_size, stack)
-    });
-    let idt_pointer = TablePointer { limit: size_of::<[[u64; 2]; VECTORS]>() as u16 - 1, base: &IDT };
-    let tss = TSS.0.get() as u64;
-    // A 64-bit TSS that is present and available: its 104-byte limit, its type, its address in four pieces.
-    let low = 103 | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56;
-
-    // SAFETY: the processor does not use the tables yet (see Table), and nothing else refers to them. The stacks are
-    // aligned to 16 and for nobody else; the descriptors name them and the TSS, which are static.
+    }));
+    let idt = TablePointer {
+        limit: size_of::<[[u64; 2]; VECTORS]>() as u16 - 1,
+        base: &IDT,
+    };
+    // SAFETY: both tables are filled in and static. The stacks that they name are aligned to 16 and for nobody else;
+    // the gates lead to the stubs.
     unsafe {
-        (*TSS.0.get()).interrupt_stacks = [FAULTS.top(), DOUBLE_FAULTS.top(), 0, 0, 0, 0, 0];
-        (*GDT.0.get())[3] = low;
-        (*GDT.0.get())[4] = tss >> 32;
-        *IDT.0.get() = idt;
-        asm!("ltr {0:x}", "lidt [{1}]", in(reg) TSS_SELECTOR, in(reg) &raw const idt_pointer,
-             options(nostack, preserves_flags));
+        asm!("ltr {0:x}", "lidt [{1}]", in(reg) TSS_SELECTOR, in(reg) &raw const idt, options(nostack, preserves_flags));
     }
 }
 
 /// A present interrupt gate to `handler` in the 64-bit code segment, on interrupt stack `stack`.
 const fn gate(handler: u64, stack: u64) -> [u64; 2] {
-    let low = handler & 0xffff | (CODE_SELECTOR as u64) << 16 | stack << 32 | 0x8e << 40 | (handler >> 16 & 0xffff) << 48;
+    let low =
+        handler & 0xffff | (CODE_SELECTOR as u64) << 16 | stack << 32 | 0x8e << 40 | (handler >> 16 & 0xffff) << 48;
     [low, handler >> 32]
 }

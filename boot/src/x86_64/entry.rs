@@ -102,9 +102,9 @@ fata_long_mode:
     ud2
     .popsection
 "#,
-    pml4 = sym crate::paging::PML4,
-    pdpt = sym crate::paging::PDPT,
-    directories = sym crate::paging::DIRECTORIES,
+    pml4 = sym super::tables::PML4,
+    pdpt = sym super::tables::PDPT,
+    directories = sym super::tables::DIRECTORIES,
     gdt_pointer = sym super::descriptors::GDT_POINTER,
     start = sym super::start,
     PRESENT_WRITE = const 0x03,

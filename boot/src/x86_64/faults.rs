@@ -20,8 +20,9 @@ struct Frame {
 }
 
 /// Names of [`Frame::registers`], in the order in which they lie in memory.
-const REGISTERS: [&str; 15] =
-    ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+const REGISTERS: [&str; 15] = [
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+];
 
 /// Bytes from one stub to the next.
 const STUB_SIZE: u64 = 16;
@@ -85,22 +86,30 @@ extern "C" fn fault(frame: &Frame) -> ! {
     let cr2: u64;
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, cr2", out(reg) cr2, options(nomem, nostack, preserves_flags)) };
-    crash::begin();
+    crash::begin(&|out| {
+        out.text("fata: fault: ")
+            .text(name(frame.vector))
+            .text(", vector ")
+            .decimal(frame.vector);
+        out.text(", error ").hex(frame.error, 1).text("\n");
+        if frame.vector == PAGE_FAULT {
+            describe_page_fault(out, frame.error, cr2);
+        }
+    });
 
     let mut out = Lines::new(write_everywhere);
-    out.text("fata: fault: ").text(name(frame.vector)).text(", vector ").decimal(frame.vector);
-    out.text(", error ").hex(frame.error, 1).text("\n");
-    if frame.vector == PAGE_FAULT {
-        describe_page_fault(&mut out, frame, cr2);
-    }
-    // The processor cannot use a stack whose page is missing: it comes here with the stack pointer still in the guard.
-    if frame.vector == DOUBLE_FAULT && image::guard().contains(&frame.rsp) {
-        overflowed(&mut out);
-    }
-    out.text("rip=").hex(frame.rip, 16).text(" rsp=").hex(frame.rsp, 16).text(" cr2=").hex(cr2, 16);
+    out.text("rip=")
+        .hex(frame.rip, 16)
+        .text(" rsp=")
+        .hex(frame.rsp, 16)
+        .text(" cr2=")
+        .hex(cr2, 16);
     out.text(" rflags=").hex(frame.rflags, 1);
     for (index, (name, value)) in REGISTERS.iter().zip(frame.registers).enumerate() {
-        out.text(if index % 5 == 0 { "\n" } else { " " }).text(name).text("=").hex(value, 16);
+        out.text(if index % 5 == 0 { "\n" } else { " " })
+            .text(name)
+            .text("=")
+            .hex(value, 16);
     }
     out.text("\n");
     drop(out);
@@ -108,13 +117,15 @@ extern "C" fn fault(frame: &Frame) -> ! {
     crash::end()
 }
 
-fn describe_page_fault(out: &mut Lines, frame: &Frame, cr2: u64) {
-    let (present, write, fetch) = (frame.error & 1 != 0, frame.error & 2 != 0, frame.error & 16 != 0);
+fn describe_page_fault(out: &mut Lines, error: u64, cr2: u64) {
+    let (present, write, fetch) = (error & 1 != 0, error & 2 != 0, error & 16 != 0);
+    out.text("fata: ");
     if image::guard().contains(&cr2) {
-        overflowed(out);
+        out.text("stack overflow: the stack has ")
+            .decimal(image::STACK_SIZE / 1024)
+            .text(" KiB\n");
         return;
     }
-    out.text("fata: ");
     out.text(if fetch {
         "execution of "
     } else if write {
@@ -132,10 +143,6 @@ fn describe_page_fault(out: &mut Lines, frame: &Frame, cr2: u64) {
     } else {
         ", which is read-only\n"
     });
-}
-
-fn overflowed(out: &mut Lines) {
-    out.text("fata: stack overflow: the stack has ").decimal(image::STACK_SIZE / 1024).text(" KiB\n");
 }
 
 /// What the processor's manuals call the vector.

@@ -40,5 +40,10 @@ pub(crate) fn whole() -> Range<u64> {
 
 /// What the page tables make of it.
 pub(crate) fn layout() -> Layout {
-    Layout { rodata: whole().start..text().start, text: text(), guard: guard().start, end: whole().end }
+    Layout {
+        rodata: whole().start..text().start,
+        text: text(),
+        guard: guard().start,
+        end: whole().end,
+    }
 }

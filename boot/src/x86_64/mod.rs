@@ -14,14 +14,14 @@ use fata_hypercall::{Gfn, ShutdownReason};
 use crate::console::{self, Lines, write_everywhere};
 use crate::frames::FRAME_SIZE;
 use crate::memory_map::{self, MapEntry};
-use crate::regions::MAX_REGIONS;
-use crate::start_info::{COMMAND_LINE_MAX, PhysicalMemory, StartInfo};
+use crate::start_info::{COMMAND_LINE_MAX, MEMORY_MAP_MAX, PhysicalMemory, StartInfo};
 use crate::{BootInfo, ExitStatus, memory, shutdown};
 
 mod descriptors;
 mod entry;
 mod faults;
 pub(crate) mod image;
+pub(crate) mod tables;
 
 /// How many virtual CPUs are counted at the most.
 const VCPUS_MAX: u32 = 128;
@@ -67,7 +67,10 @@ extern "C" fn start(start_info: u64) -> ! {
             shutdown::exit(status)
         }
         Err(reason) => {
-            Lines::new(write_everywhere).text("fata: cannot start: ").text(reason).text("\n");
+            Lines::new(write_everywhere)
+                .text("fata: cannot start: ")
+                .text(reason)
+                .text("\n");
             shutdown::shutdown(ShutdownReason::Crash)
         }
     }
@@ -80,13 +83,9 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
         console::is_initial_domain(*xen);
     }
 
-    // The loader's map, or the one that Xen keeps: version 0 of the structure has none.
-    let mut e820 = [E820Entry::default(); MAX_REGIONS];
-    let told = if info.memory_map().next().is_some() { 0 } else { xen.memory_map(&mut e820).unwrap_or(0) };
-    let e820 = e820.iter().take(told).map(|e| MapEntry { addr: e.addr, size: e.size, kind: e.kind });
-    let map = info.memory_map().chain(e820);
-
-    let usable = memory_map::usable(map.clone(), info.reserved().chain([image::whole()]), ADDRESS_LIMIT);
+    let mut map = [MapEntry::default(); MEMORY_MAP_MAX];
+    let map = memory_map(*xen, &info, &mut map);
+    let usable = memory_map::usable(map, info.reserved().chain([image::whole()]), ADDRESS_LIMIT);
     // SAFETY: called once; the map calls it RAM, and neither the image nor the loader's structures are in it.
     unsafe { memory::init(&usable) }.map_err(|error| match error {
         memory::Error::None => "the domain has too little memory: nothing is left beside the image",
@@ -115,7 +114,36 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
 
     let vcpus = xen.vcpus(VCPUS_MAX);
     if vcpus > 1 {
-        Lines::new(console::write).text("fata: running on the first of ").decimal(vcpus.into()).text(" virtual CPUs\n");
+        Lines::new(console::write)
+            .text("fata: running on the first of ")
+            .decimal(vcpus.into())
+            .text(" virtual CPUs\n");
     }
-    Ok(BootInfo { xen: *xen, command_line, vcpus, initial_domain: info.is_initial_domain() })
+    Ok(BootInfo {
+        xen: *xen,
+        command_line,
+        vcpus,
+        initial_domain: info.is_initial_domain(),
+    })
+}
+
+/// The loader's memory map, or the one that Xen keeps if the loader passed none.
+fn memory_map<'a>(xen: Xen, info: &StartInfo<'_, Identity>, buffer: &'a mut [MapEntry]) -> &'a [MapEntry] {
+    let mut len = 0;
+    for (slot, entry) in buffer.iter_mut().zip(info.memory_map()) {
+        *slot = entry;
+        len += 1;
+    }
+    if len == 0 {
+        let mut e820 = [E820Entry::default(); MEMORY_MAP_MAX];
+        len = xen.memory_map(&mut e820).unwrap_or(0).min(buffer.len());
+        for (slot, entry) in buffer.iter_mut().zip(e820) {
+            *slot = MapEntry {
+                addr: entry.addr,
+                size: entry.size,
+                kind: entry.kind,
+            };
+        }
+    }
+    &buffer[..len]
 }

@@ -1,0 +1,57 @@
+//! The page tables that the processor uses.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::ptr;
+
+use crate::paging::{ENTRIES, Tables};
+
+/// Tables in a row, which the entry code fills before there is an allocator.
+#[repr(C, align(4096))]
+pub(super) struct BootTables<const N: usize>(UnsafeCell<[[u64; ENTRIES]; N]>);
+
+// SAFETY: never accessed through a Rust reference: the entry code and, by address, Live write it, on the one CPU there
+// is.
+unsafe impl<const N: usize> Sync for BootTables<N> {}
+
+/// The top-level table.
+pub(super) static PML4: BootTables<1> = BootTables(UnsafeCell::new([[0; ENTRIES]; 1]));
+/// For the first 512 GiB.
+pub(super) static PDPT: BootTables<1> = BootTables(UnsafeCell::new([[0; ENTRIES]; 1]));
+/// For the first 4 GiB.
+pub(super) static DIRECTORIES: BootTables<4> = BootTables(UnsafeCell::new([[0; ENTRIES]; 4]));
+
+/// The live tables, with a source of pages for more of them.
+pub(crate) struct Live<F> {
+    /// Gives the address of a zeroed page below 4 GiB, which nobody else uses from then on.
+    pub(crate) new_page: F,
+}
+
+impl<F: FnMut() -> Option<u64>> Tables for Live<F> {
+    fn root(&self) -> u64 {
+        PML4.0.get() as u64
+    }
+
+    fn get(&self, table: u64, index: usize) -> u64 {
+        let table = ptr::with_exposed_provenance::<u64>(table as usize);
+        // SAFETY: `table` is the root or was read from a present entry, so it is a page table; it lies below 4 GiB and
+        // is mapped one to one. The index stays within it. Only this code writes tables.
+        unsafe { table.wrapping_add(index % ENTRIES).read_volatile() }
+    }
+
+    fn set(&mut self, table: u64, index: usize, entry: u64) {
+        let table = ptr::with_exposed_provenance_mut::<u64>(table as usize);
+        // SAFETY: as above; and every entry set maps memory to itself, so no address changes its meaning.
+        unsafe { table.wrapping_add(index % ENTRIES).write_volatile(entry) }
+    }
+
+    fn new_table(&mut self) -> Option<u64> {
+        (self.new_page)()
+    }
+}
+
+/// Makes the processor forget the translations it remembers.
+pub(crate) fn flush() {
+    // SAFETY: writes back to CR3 what it holds; the map differs only in what callers of this module changed on purpose.
+    unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) }
+}
