@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod client;
+pub mod control;
 pub mod decimal;
 mod error;
 pub mod wire;

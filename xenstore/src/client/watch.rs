@@ -57,10 +57,10 @@ impl Watch {
         })
     }
 
-    /// Whether [`changed`](Self::changed) would return at once.
-    #[must_use]
-    pub fn has_changed(&self) -> bool {
-        self.events.count() > self.seen || self.check().is_err()
+    /// Whether something has changed since the last time this or [`changed`](Self::changed) was asked.
+    pub fn take_changed(&mut self) -> bool {
+        let count = self.events.count();
+        core::mem::replace(&mut self.seen, count) != count
     }
 
     fn check(&self) -> Result<(), Error> {
