@@ -99,9 +99,14 @@ impl<H: Hypervisor> Table<H> {
     /// # Errors
     /// [`ShareError`] with the pages in it, if there are not enough references.
     ///
-    /// ```ignore
-    /// let ring = table.share(Pages::alloc(&hv, 1)?, DomId::DOM0, ReadWrite)?;
-    /// store.write("ring-ref", ring.reference(0))?;
+    /// ```no_run
+    /// # use fata_grant::{Error, Pages, ReadWrite, Table};
+    /// # use fata_hypercall::{DomId, GrantRef, Hypervisor};
+    /// fn share_a_ring<H: Hypervisor>(hv: &H, table: &Table<H>) -> Result<GrantRef, Error> {
+    ///     let pages = Pages::alloc(hv, 1)?;
+    ///     let ring = table.share(pages, DomId::DOM0, ReadWrite)?;
+    ///     Ok(ring.reference(0)) // what the backend is told
+    /// }
     /// ```
     pub fn share<A: Access>(&self, mut pages: Pages<H>, peer: DomId, access: A) -> Result<Shared<H, A>, ShareError<H>> {
         if let Err(error) = self.prepare(&pages) {

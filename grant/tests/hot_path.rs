@@ -1,0 +1,72 @@
+//! What happens for every packet allocates nothing.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::Machine;
+use fata_grant::{FrontRing, ReadWrite, Table};
+use fata_hypercall::DomId;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: it is the system's allocator, and a count.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn reclaim_push_and_pop_allocate_nothing() {
+    let machine = Machine::new();
+    let table = Table::new(machine.clone());
+    let mut pool = table.share_zeroed(8, DomId::DOM0, ReadWrite).unwrap();
+    let page = table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
+    let mut ring = FrontRing::<_, u64, u64>::new(page);
+    let before = ALLOCATIONS.get();
+    for i in 0..1000 {
+        pool.reclaim(i % 8).unwrap()[0] = 1;
+        let _ = ring.push(&1);
+        let _ = ring.publish();
+        let _ = ring.pop().unwrap();
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+}
+
+#[test]
+fn a_violation_allocates_nothing() {
+    let machine = Machine::new();
+    let table = Table::new(machine.clone());
+    let runs: Vec<_> = (0..20)
+        .map(|_| table.share_zeroed(4, DomId::DOM0, ReadWrite).unwrap())
+        .collect();
+    for run in &runs {
+        machine.map(run.reference(2), 8);
+    }
+    let before = ALLOCATIONS.get();
+    for run in runs {
+        assert!(run.revoke().is_err());
+    }
+    assert_eq!(
+        ALLOCATIONS.get() - before,
+        0,
+        "room in quarantine is kept for every run"
+    );
+    assert_eq!(table.stats().quarantined, 20);
+}
