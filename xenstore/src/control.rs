@@ -73,6 +73,7 @@ impl Control {
         Ok(Self {
             client: client.clone(),
             watch: client.watch(SHUTDOWN).await?,
+            due: false,
         })
     }
 
