@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::Error;
 use crate::workspace::Workspace;
-use crate::{build, run, setup, test};
+use crate::{bench, build, run, setup, test};
 
 /// Build, run and test library operating systems for Xen.
 #[derive(Parser)]
@@ -27,6 +27,15 @@ enum Command {
     Run(RunArgs),
     /// Run the tests: all of them, or a part.
     Test(TestArgs),
+    /// Measure image sizes, smallest memory, and the time to the first answer beside Linux's, on the same host in turns.
+    Bench(BenchArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// How often each is measured.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
 }
 
 #[derive(Args)]
@@ -90,6 +99,7 @@ impl Cli {
             }
             Command::Run(args) => run::run(&workspace, &args),
             Command::Test(args) => test::run(&workspace, &args),
+            Command::Bench(args) => bench::boot(&workspace, &args).map(|()| ExitCode::SUCCESS),
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::cli::{Part, TestArgs};
 use crate::error::Error;
 use crate::workspace::Workspace;
 
+pub(crate) use xen::images;
+
 /// How many tests ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {

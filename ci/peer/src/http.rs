@@ -38,7 +38,7 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// One request and its whole answer: bytes of the body.
-fn get(stream: &mut TcpStream, options: &Options) -> io::Result<u64> {
+pub(crate) fn get(stream: &mut TcpStream, options: &Options) -> io::Result<u64> {
     let connection = if options.keep_alive { "keep-alive" } else { "close" };
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: guest\r\nConnection: {connection}\r\n\r\n",

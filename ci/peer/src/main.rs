@@ -7,11 +7,13 @@
 //! fata-peer discard ADDRESS --bytes N
 //! fata-peer chargen ADDRESS --bytes N
 //! fata-peer udp ADDRESS --requests N --bytes SIZE
+//! fata-peer first ADDRESS PATH --run COMMAND
 //! ```
 //!
 //! It prints one line of JSON. Exit status 0 means that nothing failed.
 #![forbid(unsafe_code)]
 
+mod first;
 mod http;
 mod streams;
 mod work;
@@ -32,6 +34,7 @@ struct Options {
     bytes: u64,
     keep_alive: bool,
     expect: String,
+    run: String,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,9 @@ fn main() -> ExitCode {
         eprintln!("fata-peer: no address");
         return ExitCode::from(2);
     };
+    if options.command == "first" {
+        return first::run(address, &options);
+    }
     let summary = match options.command.as_str() {
         "http" => http::run(address, &options),
         "echo" => work::run(1, options.parallel, |n| streams::echo(address, options.bytes, n)),
@@ -79,6 +85,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("parallel") => options.parallel = parser.value()?.parse()?,
             Long("bytes") => options.bytes = parser.value()?.parse()?,
             Long("expect") => options.expect = parser.value()?.string()?,
+            Long("run") => options.run = parser.value()?.string()?,
             Long("keep-alive") => options.keep_alive = true,
             Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),

@@ -39,6 +39,17 @@ pub(super) fn test(workspace: &Workspace, only: Option<&str>) -> Result<Counts, 
     Ok(counts)
 }
 
+/// Builds every application, and the program that meets them.
+pub(crate) fn images(workspace: &Workspace) -> Result<Images, Error> {
+    for application in workspace.applications() {
+        build::image(workspace, &application)?;
+    }
+    Ok(Images {
+        folder: workspace.dist(),
+        peer: peer(workspace)?,
+    })
+}
+
 /// Builds the program that meets the guests from dom0.
 fn peer(workspace: &Workspace) -> Result<PathBuf, Error> {
     let bar = spinner("building fata-peer");
