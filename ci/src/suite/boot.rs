@@ -88,8 +88,7 @@ fn a_backtrace_leads_to_the_source(bench: &Bench<'_>) -> Result<(), Failure> {
         .filter_map(|line| line.split_once("backtrace: "))
         .flat_map(|(_, addresses)| addresses.split_whitespace())
         .filter_map(|address| u64::from_str_radix(address.trim_start_matches("0x"), 16).ok())
-        // A return address is after the call: the byte before it belongs to the caller.
-        .filter_map(|address| symbols.find_location(address - 1).ok()??.file.map(str::to_owned))
+        .filter_map(|address| symbols.find_location(address).ok()??.file.map(str::to_owned))
         .collect();
     ensure!(
         names.iter().any(|file| file.ends_with("probe/src/main.rs")),
