@@ -177,3 +177,93 @@ impl TimerHeap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sync::{Arc, AtomicBool, Ordering};
+
+    /// Says that it was woken.
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl alloc::task::Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(u64),
+        Remove(usize),
+        Update(usize),
+        Due(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => (0..50_u64).prop_map(Op::Insert),
+            2 => any::<prop::sample::Index>().prop_map(|i| Op::Remove(i.index(64))),
+            1 => any::<prop::sample::Index>().prop_map(|i| Op::Update(i.index(64))),
+            1 => (0..50_u64).prop_map(Op::Due),
+        ]
+    }
+
+    proptest! {
+        /// Against a sorted map: the same timers fire in the same order, and a key that is over does nothing.
+        #[test]
+        fn fires_like_a_sorted_map(ops in prop::collection::vec(op(), 0..300)) {
+            let mut heap = TimerHeap::default();
+            let mut model = BTreeMap::new();
+            let mut keys = Vec::new();
+            let mut flags: Vec<Arc<Flag>> = Vec::new();
+            for op in ops {
+                match op {
+                    Op::Insert(deadline) => {
+                        let flag = Arc::new(Flag::default());
+                        let deadline = Instant::from_nanos(deadline);
+                        keys.push((heap.insert(deadline, flag.clone().into()), deadline));
+                        model.insert((deadline, keys.len() - 1), ());
+                        flags.push(flag);
+                    }
+                    Op::Remove(index) => {
+                        if let Some((key, deadline)) = keys.get(index) {
+                            heap.remove(*key);
+                            model.remove(&(*deadline, index));
+                        }
+                    }
+                    Op::Update(index) => {
+                        if let Some((key, deadline)) = keys.get(index) {
+                            let flag = Arc::new(Flag::default());
+                            let runs = heap.update(*key, &flag.clone().into());
+                            prop_assert_eq!(runs, model.contains_key(&(*deadline, index)));
+                            if runs {
+                                flags[index] = flag;
+                            }
+                        }
+                    }
+                    Op::Due(now) => {
+                        let now = Instant::from_nanos(now);
+                        while let Some(waker) = heap.pop_due(now) {
+                            let ((deadline, index), ()) = model.pop_first().expect("the model has one too");
+                            prop_assert!(deadline <= now);
+                            waker.wake();
+                            prop_assert!(flags[index].0.load(Ordering::Relaxed), "the right one fired");
+                        }
+                        prop_assert!(model.keys().next().is_none_or(|(deadline, _)| *deadline > now));
+                    }
+                }
+                prop_assert_eq!(heap.len(), model.len());
+                prop_assert_eq!(heap.earliest(), model.keys().next().map(|(deadline, _)| *deadline));
+            }
+            let most = keys.len();
+            prop_assert!(heap.slots.len() <= most);
+            prop_assert_eq!(heap.slots.len() - heap.free.len(), heap.len(), "no place is lost");
+        }
+    }
+}

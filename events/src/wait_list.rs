@@ -79,3 +79,24 @@ impl WaitList {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_used_again() {
+        let list = WaitList::default();
+        for _ in 0..100 {
+            let mut places = [None; 3];
+            for place in &mut places {
+                list.wait(place, Waker::noop());
+                list.wait(place, Waker::noop());
+                list.wait_as_guest(Waker::noop());
+            }
+            places.into_iter().flatten().for_each(|place| list.leave(place));
+        }
+        let inner = list.0.borrow();
+        assert_eq!((inner.places.len(), inner.free.len(), inner.guests.len()), (3, 3, 1));
+    }
+}

@@ -22,7 +22,7 @@ struct Table<H> {
     open: RefCell<Vec<Option<Signal>>>,
     /// A bit per port: somebody waits for it. See [`Ports::dispatch`].
     awaited: [Cell<u64>; EVTCHN_WORDS],
-    /// Where the last dispatch began, and where the last wait list ended: the next goes on from there.
+    /// Where the next dispatch and the next wait list begin.
     next_dispatch: Cell<u32>,
     next_list: Cell<u32>,
 }
@@ -112,9 +112,8 @@ impl<H: Hypervisor> Ports<H> {
         if words == 0 {
             return false;
         }
-        // Each dispatch begins a port further on, so that no port is woken first for ever.
+        // Each begins behind the port that was first in the last one, so that no port is first for ever.
         let start = table.next_dispatch.get() % (words * PORTS_PER_WORD as u32);
-        table.next_dispatch.set(start + 1);
         let (start_word, start_bit) = (start / PORTS_PER_WORD as u32, start % PORTS_PER_WORD as u32);
         let mut any = false;
         for step in 0..words {
@@ -127,8 +126,11 @@ impl<H: Hypervisor> Ports<H> {
             while fired != 0 {
                 let bit = (fired.trailing_zeros() + start_bit) % PORTS_PER_WORD as u32;
                 fired &= fired - 1;
+                if !any {
+                    any = true;
+                    table.next_dispatch.set((word * PORTS_PER_WORD) as u32 + bit + 1);
+                }
                 table.count(word, bit);
-                any = true;
             }
         }
         any

@@ -1,0 +1,429 @@
+//! Event channels against a hypervisor that does nothing by itself.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use common::Fake;
+use fata_events::xen::{Channel, Error, Ports, XenLoop};
+use fata_events::yield_now;
+use fata_hypercall::abi::sched::POLL_MAX_PORTS;
+use fata_hypercall::{DomId, Hypervisor, Port, SystemTime};
+use proptest::prelude::*;
+
+/// Polls a future once, with a waker that does nothing.
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn ports_are_masked_opened_closed_and_never_owned_twice() {
+    let hv = Fake::new();
+    let ports = Ports::new(hv.clone());
+    assert!(
+        hv.shared_info()
+            .evtchn_mask
+            .iter()
+            .all(|word| word.load(std::sync::atomic::Ordering::Relaxed) == u64::MAX)
+    );
+    let first = ports.alloc(DomId::DOM0).unwrap();
+    let second = ports.alloc(DomId::DOM0).unwrap();
+    assert_eq!((first.port(), second.port(), ports.len()), (Port(1), Port(2), 2));
+    assert_eq!(ports.adopt(Port(2)).err(), Some(Error::InUse(Port(2))));
+    assert_eq!(ports.adopt(Port(0)).err(), Some(Error::BadPort(Port(0))));
+    assert_eq!(ports.adopt(Port(4096)).err(), Some(Error::BadPort(Port(4096))));
+    assert_eq!(ports.adopt(Port(u32::MAX)).err(), Some(Error::BadPort(Port(u32::MAX))));
+    let adopted = ports.adopt(Port(4095)).unwrap();
+
+    first.notify();
+    assert_eq!(*hv.0.sent.borrow(), [Port(1)]);
+    drop(first);
+    assert!(hv.0.open.borrow().iter().eq(&[2]));
+    drop(adopted);
+    assert!(
+        ports.adopt(Port(4095)).is_ok(),
+        "an adopted port is free for the next, and stays open"
+    );
+    drop(second);
+    assert!(ports.is_empty());
+
+    hv.0.max_ports.set(1);
+    assert_eq!(
+        ports.alloc(DomId::DOM0).err(),
+        Some(Error::Xen(fata_hypercall::Errno::ENOSPC))
+    );
+    hv.0.max_ports.set(1 << 20);
+    hv.0.open.borrow_mut().extend(1..4096_u32);
+    assert_eq!(ports.alloc(DomId::DOM0).err(), Some(Error::BadPort(Port(4096))));
+    assert!(
+        !hv.0.open.borrow().contains(&4096),
+        "a port that is beyond us goes back"
+    );
+}
+
+/// A new owner of a number does not get the old owner's event.
+#[test]
+fn a_closed_port_takes_its_event_with_it() {
+    let hv = Fake::new();
+    let ports = Ports::new(hv.clone());
+    let old = ports.alloc(DomId::DOM0).unwrap();
+    hv.signal(old.port());
+    drop(old);
+    let new = ports.alloc(DomId::DOM0).unwrap();
+    assert_eq!((new.port(), new.count()), (Port(1), 0));
+}
+
+/// Rule 49: an event that comes before the wait is not lost, wherever it comes.
+#[test]
+fn rule_49_an_event_before_the_wait_is_not_lost() {
+    for moment in 0..4 {
+        let hv = Fake::new();
+        if moment == 0 {
+            hv.signal(Port(5)); // before anybody owned it: the console's port may ring at boot
+        }
+        let ports = Ports::new(hv.clone());
+        let channel = ports.adopt(Port(5)).unwrap();
+        if moment == 1 {
+            hv.signal(Port(5));
+        }
+        ports.dispatch();
+        if moment == 2 {
+            hv.signal(Port(5));
+        }
+        let mut wait = pin!(channel.after(0));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(wait.as_mut().poll(&mut cx).is_pending());
+        if moment == 3 {
+            hv.signal(Port(5));
+        }
+        assert!(ports.dispatch());
+        assert_eq!(wait.as_mut().poll(&mut cx), Poll::Ready(1), "moment {moment}");
+        assert_eq!(channel.count(), 1);
+    }
+}
+
+#[test]
+fn the_count_takes_in_what_is_pending() {
+    let hv = Fake::new();
+    let ports = Ports::new(hv.clone());
+    let channel = ports.alloc(DomId::DOM0).unwrap();
+    hv.signal(channel.port());
+    assert_eq!(channel.count(), 1);
+    assert!(!hv.is_pending(channel.port()));
+    assert_eq!(channel.count(), 1);
+    assert_eq!(poll_once(channel.after(0)), Poll::Ready(1));
+    assert!(poll_once(channel.after(1)).is_pending());
+}
+
+/// Rule 50: the pending bit is clear before anybody is woken, so an event during the handler sets it again.
+#[test]
+fn rule_50_pending_is_cleared_before_waking() {
+    struct Check(Port);
+    thread_local! {
+        static SEEN: RefCell<Vec<bool>> = const { RefCell::new(Vec::new()) };
+        static HV: RefCell<Option<Fake>> = const { RefCell::new(None) };
+    }
+    impl Wake for Check {
+        fn wake(self: Arc<Self>) {
+            HV.with_borrow(|hv| {
+                let hv = hv.as_ref().unwrap();
+                SEEN.with_borrow_mut(|seen| seen.push(hv.is_pending(self.0)));
+                hv.signal(self.0);
+            });
+        }
+    }
+    let hv = Fake::new();
+    HV.set(Some(hv.clone()));
+    let ports = Ports::new(hv.clone());
+    let channel = ports.alloc(DomId::DOM0).unwrap();
+    let waker = Waker::from(Arc::new(Check(channel.port())));
+    let mut wait = pin!(channel.after(0));
+    assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    hv.signal(channel.port());
+    assert!(ports.dispatch());
+    assert_eq!(SEEN.take(), [false]);
+    assert!(hv.is_pending(channel.port()), "the event during the wake is kept");
+    let mut next = pin!(channel.after(1));
+    assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(ports.dispatch());
+    assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    HV.set(None);
+}
+
+/// Rules 51 and 53: the sleeping domain watches what its tasks wait for, until their earliest deadline.
+#[test]
+fn rule_51_before_sleeping_bits_are_clear_and_ports_are_listed() {
+    let hv = Fake::new();
+    let mut xen = XenLoop::new(hv.clone());
+    let channels: Vec<_> = (0..3).map(|_| xen.ports().alloc(DomId::DOM0).unwrap()).collect();
+    hv.signal(Port(1));
+    hv.signal(Port(3));
+    let handle = xen.handle();
+    for (index, channel) in channels.into_iter().enumerate() {
+        let handle2 = handle.clone();
+        handle
+            .spawn(async move {
+                if index == 1 {
+                    handle2.sleep(Duration::from_millis(7)).await; // holds port 2 and does not wait for it
+                }
+                let mut seen = 0;
+                loop {
+                    seen = channel.after(seen).await;
+                }
+            })
+            .detach();
+    }
+    while xen.turn() {}
+    let deadline = Some(SystemTime(1_000_000_000_000 + 7_000_000));
+    let poll = hv.last_poll();
+    assert_eq!(
+        (poll.ports, poll.deadline, poll.slept),
+        (vec![Port(1), Port(3)], deadline, true)
+    );
+    assert!(!hv.is_pending(Port(1)) && !hv.is_pending(Port(3)));
+
+    // What Xen would do at the deadline.
+    hv.0.tsc.set(7_000_000);
+    while xen.turn() {}
+    let poll = hv.last_poll();
+    assert_eq!((poll.ports, poll.deadline), (vec![Port(1), Port(2), Port(3)], None));
+}
+
+#[test]
+fn an_idle_domain_polls_once_and_one_that_works_does_not() {
+    let hv = Fake::new();
+    let mut xen = XenLoop::new(hv.clone());
+    assert!(!xen.turn());
+    assert_eq!(hv.last_poll().ports, []);
+    xen.handle()
+        .spawn(async {
+            for _ in 0..100 {
+                yield_now().await;
+            }
+        })
+        .detach();
+    let rounds = (0..).take_while(|_| xen.turn()).count();
+    assert_eq!((rounds, hv.0.polls.borrow().len()), (100, 2));
+}
+
+/// Rule 55: a port that nobody listens to costs nothing after the first wake, however often it fires: its pending bit
+/// stays set, and Xen wakes nobody for a bit that is set already.
+#[test]
+fn rule_55_a_storm_on_an_idle_port_is_silent() {
+    let hv = Fake::new();
+    let mut xen = XenLoop::new(hv.clone());
+    let noisy = xen.ports().alloc(DomId::DOM0).unwrap();
+    for _ in 0..1_000_000 {
+        hv.signal(noisy.port());
+    }
+    assert!(!xen.turn(), "there is nothing to do for it");
+    let poll = hv.last_poll();
+    assert!(poll.slept && poll.ports.is_empty());
+    assert!(hv.is_pending(noisy.port()));
+    assert_eq!(noisy.count(), 1, "and it is not lost either");
+}
+
+/// Rule 55: 10^6 events for a task that listens cost one poll of it per turn, and the others get their turns.
+#[test]
+fn rule_55_a_storm_gets_one_turn_per_turn() {
+    let hv = Fake::new();
+    let mut xen = XenLoop::new(hv.clone());
+    let noisy = xen.ports().alloc(DomId::DOM0).unwrap();
+    let port = noisy.port();
+    // It fires at every moment that there is.
+    hv.set_hook(move |hv| hv.signal(port));
+    let served = Rc::new(Cell::new(0));
+    let counter = served.clone();
+    let handle = xen.handle();
+    handle
+        .spawn(async move {
+            loop {
+                let seen = noisy.count();
+                counter.set(counter.get() + 1);
+                noisy.after(seen).await;
+            }
+        })
+        .detach();
+    let slept = Rc::new(Cell::new(0));
+    let sleeps = slept.clone();
+    let handle2 = handle.clone();
+    handle
+        .spawn(async move {
+            loop {
+                handle2.sleep(Duration::from_micros(1)).await;
+                sleeps.set(sleeps.get() + 1);
+            }
+        })
+        .detach();
+    for turn in 1..=10_000 {
+        for _ in 0..100 {
+            hv.signal(port);
+        }
+        hv.0.tsc.set(hv.0.tsc.get() + 1000);
+        xen.turn();
+        assert!(served.get() <= turn, "at most once a turn");
+    }
+    assert!(slept.get() >= 9_990, "a timer fires in every turn: {}", slept.get());
+    assert!(served.get() >= 4_000, "and the noisy one is served: {}", served.get());
+}
+
+/// Rule 56: a turn costs what is pending, not what is open.
+#[test]
+fn rule_56_a_turn_costs_what_is_pending() {
+    let hv = Fake::new();
+    let mut xen = XenLoop::new(hv.clone());
+    let handle = xen.handle();
+    for _ in 0..1000 {
+        let channel = xen.ports().alloc(DomId::DOM0).unwrap();
+        handle
+            .spawn(async move {
+                let mut seen = 0;
+                loop {
+                    seen = channel.after(seen).await;
+                }
+            })
+            .detach();
+    }
+    while xen.turn() {}
+    let before = handle.stats().polls;
+    hv.signal(Port(17));
+    hv.signal(Port(999));
+    while xen.turn() {}
+    assert_eq!(handle.stats().polls - before, 2);
+}
+
+/// More ports than `SCHEDOP_poll` takes: each gets its turn in the list, and the sleep is short.
+#[test]
+fn more_than_128_ports_take_turns_in_the_list() {
+    for count in [127, 128, 129, 200, 300, 4095] {
+        let hv = Fake::new();
+        let mut xen = XenLoop::new(hv.clone());
+        let handle = xen.handle();
+        for _ in 0..count {
+            let channel = xen.ports().alloc(DomId::DOM0).unwrap();
+            handle.spawn(async move { channel.after(0).await }).detach();
+        }
+        assert_eq!(xen.ports().len(), count);
+        let mut listed = BTreeSet::new();
+        let rounds = count.div_ceil(POLL_MAX_PORTS);
+        for _ in 0..rounds {
+            assert!(!xen.turn());
+            let poll = hv.last_poll();
+            assert_eq!(poll.ports.len(), count.min(POLL_MAX_PORTS));
+            assert_eq!(
+                poll.ports.iter().collect::<BTreeSet<_>>().len(),
+                poll.ports.len(),
+                "each once"
+            );
+            listed.extend(poll.ports);
+            let soon = SystemTime(hv.system_time() + 10_000_000);
+            assert_eq!(poll.deadline, (count > POLL_MAX_PORTS).then_some(soon), "{count} ports");
+        }
+        assert_eq!(listed.len(), count, "every port was listed within {rounds} rounds");
+    }
+}
+
+#[test]
+fn every_port_is_first_in_turn() {
+    let hv = Fake::new();
+    let ports = Ports::new(hv.clone());
+    let channels: Vec<Channel<Fake>> = (0..100).map(|_| ports.alloc(DomId::DOM0).unwrap()).collect();
+    thread_local!(static ORDER: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) });
+    struct Note(u32);
+    impl Wake for Note {
+        fn wake(self: Arc<Self>) {
+            ORDER.with_borrow_mut(|order| order.push(self.0));
+        }
+    }
+    let mut firsts = BTreeSet::new();
+    for round in 0..128 {
+        for channel in &channels {
+            let waker = Waker::from(Arc::new(Note(channel.port().0)));
+            assert!(channel.poll_after(round, &mut Context::from_waker(&waker)).is_pending());
+            hv.signal(channel.port());
+        }
+        assert!(ports.dispatch());
+        let order = ORDER.take();
+        assert_eq!(order.len(), 100);
+        firsts.insert(order[0]);
+        assert!(!ports.dispatch());
+    }
+    assert_eq!(firsts.len(), 100, "nobody is always behind the same neighbour");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Rules 49 to 51 together. Peers put work onto their rings and signal, at random moments: between any two things
+    /// that the loop does, also inside poll before it looks at the bits. Whenever the domain really sleeps, no peer's
+    /// work may be left undone.
+    #[test]
+    fn no_wake_up_is_lost(seed in any::<u64>(), ports in 1_usize..5, signals in 1_u32..60) {
+        let hv = Fake::new();
+        let mut xen = XenLoop::new(hv.clone());
+        let ring = |index| (Port(index as u32 * 70 + 1), Cell::new(0), Cell::new(0));
+        let rings: Rc<Vec<_>> = Rc::new((0..ports).map(ring).collect());
+        for index in 0..ports {
+            let rings = rings.clone();
+            let channel = xen.ports().adopt(rings[index].0).unwrap();
+            let handle = xen.handle();
+            let napping = index % 2 == 1;
+            xen.handle().spawn(async move {
+                let (_, produced, consumed) = &rings[index];
+                loop {
+                    let seen = channel.count();
+                    channel.notify(); // a moment for the peer, between the count and the look
+                    consumed.set(produced.get());
+                    if napping {
+                        let _ = handle.timeout(Duration::from_micros(3), channel.after(seen)).await;
+                    } else {
+                        channel.after(seen).await;
+                    }
+                }
+            }).detach();
+        }
+        let left = Rc::new(Cell::new(signals));
+        let mut random = seed | 1;
+        let (left2, rings2) = (left.clone(), rings.clone());
+        hv.set_hook(move |hv| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            if random.is_multiple_of(3) && left2.get() > 0 {
+                let (port, produced, _) = &rings2[(random >> 8) as usize % rings2.len()];
+                left2.set(left2.get() - 1);
+                produced.set(produced.get() + 1);
+                hv.signal(*port);
+            }
+        });
+        let mut asleep_at = 0;
+        for _ in 0..2000 {
+            if xen.turn() {
+                continue;
+            }
+            let poll = hv.last_poll();
+            if !poll.slept {
+                continue;
+            }
+            for (port, produced, consumed) in rings.iter() {
+                let heard = poll.ports.contains(port) && !hv.is_pending(*port);
+                prop_assert!(heard, "a port whose next event would not wake it");
+                prop_assert_eq!(produced.get(), consumed.get(), "work is left on port {:?}", port);
+            }
+            asleep_at += 1;
+            if left.get() == 0 && asleep_at > 3 {
+                break;
+            }
+            hv.0.tsc.set(hv.0.tsc.get() + 500);
+        }
+        prop_assert_eq!(left.get(), 0);
+        prop_assert!(asleep_at > 0, "it does go to sleep");
+    }
+}
