@@ -24,5 +24,5 @@ pub use bytes::{ByteLane, ByteLayout, ByteRing};
 pub use error::{Busy, Error, Full, RingError, ShareError};
 pub use pages::Pages;
 pub use ring::{BackRing, FrontRing, slots_in_page};
-pub use shared::{Access, ReadOnly, ReadWrite, Reclaimed, Shared};
+pub use shared::{Access, ReadOnly, ReadWrite, Shared};
 pub use table::{Stats, Table};

@@ -3,12 +3,11 @@
 use alloc::vec::Vec;
 use core::borrow::Borrow;
 use core::fmt;
-use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::slice;
 use core::sync::atomic::Ordering;
 
-use fata_hypercall::abi::grant_table::{EntryV1, Flags};
+use fata_hypercall::abi::grant_table::Flags;
 use fata_hypercall::{DomId, GrantRef, Hypervisor, PAGE_SIZE, SharedPage};
 
 use crate::table::end_access;
@@ -146,28 +145,36 @@ impl<H: Hypervisor> Shared<H, ReadWrite> {
         &self.all()[index]
     }
 
-    /// Ends the peer's access to one page for a while: the guard's bytes are ours. Dropped, it grants the same page
-    /// again under the same reference.
+    /// Ends the peer's access to one page: until [`regrant`](Self::regrant) its bytes are ours. A page that is ours
+    /// already is simply borrowed again.
     ///
-    /// This is the receive path: it costs one compare-and-swap and one store, no hypercall and no allocation.
+    /// This is the receive path: it costs one compare-and-swap, no hypercall and no allocation.
     ///
     /// # Errors
     /// [`Busy`] if the peer still maps the page. It stays shared.
     ///
     /// # Panics
     /// If there is no such page.
-    pub fn reclaim(&mut self, index: usize) -> Result<Reclaimed<'_>, Busy> {
-        let entry = self.table.entry(self.references[index]);
-        end_access(entry)?;
+    pub fn reclaim(&mut self, index: usize) -> Result<&mut [u8; PAGE_SIZE], Busy> {
+        end_access(self.table.entry(self.references[index]))?;
         // SAFETY: there is a reference for each page of the run, so the index is inside it.
         let mut page = unsafe { self.first.add(index) };
-        // SAFETY: the entry just became empty, so no peer reaches the page, and `self` is borrowed exclusively while
-        // the guard lives, so nobody here does.
+        // SAFETY: the entry is empty, so no peer reaches the page. Only `regrant` fills it again, and that needs
+        // `self` exclusively, which the slice has borrowed; so nobody here reaches the page either.
         let page = unsafe { page.as_mut() };
-        Ok(Reclaimed {
-            bytes: page.get_mut(),
-            entry,
-        })
+        Ok(page.get_mut())
+    }
+
+    /// Lets the peer reach a reclaimed page again, under the same reference: one store.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn regrant(&mut self, index: usize) {
+        let entry = self.table.entry(self.references[index]);
+        // Domain and frame are still in the entry. Release: our last use of the bytes comes before the permission.
+        if entry.flags.load(Ordering::Relaxed) == 0 {
+            entry.flags.store(ReadWrite::FLAGS.bits(), Ordering::Release);
+        }
     }
 }
 
@@ -193,33 +200,5 @@ impl<H: Hypervisor, A: Access> fmt::Debug for Shared<H, A> {
             self.references.len(),
             self.peer
         )
-    }
-}
-
-/// A page that is ours for the moment; see [`Shared::reclaim`].
-#[derive(Debug)]
-pub struct Reclaimed<'a> {
-    bytes: &'a mut [u8; PAGE_SIZE],
-    entry: &'a EntryV1,
-}
-
-impl Deref for Reclaimed<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.bytes
-    }
-}
-
-impl DerefMut for Reclaimed<'_> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.bytes
-    }
-}
-
-impl Drop for Reclaimed<'_> {
-    fn drop(&mut self) {
-        // Domain and frame are still in the entry. Release: our last use of the bytes comes before the permission.
-        self.entry.flags.store(ReadWrite::FLAGS.bits(), Ordering::Release);
     }
 }

@@ -307,7 +307,10 @@ impl<H: Hypervisor> fmt::Debug for Table<H> {
 /// Takes the permission back. Only a compare-and-swap that succeeds proves that the peer does not use the page: to
 /// look first and revoke then is a race (XSA-396).
 pub(crate) fn end_access(entry: &EntryV1) -> Result<(), Busy> {
-    let mut flags = entry.flags.load(Ordering::Relaxed);
+    let mut flags = entry.flags.load(Ordering::Acquire);
+    if flags == 0 {
+        return Ok(());
+    }
     for _ in 0..TRIES {
         if Flags::from_bits_retain(flags).intersects(Flags::READING | Flags::WRITING) {
             return Err(Busy);

@@ -42,6 +42,7 @@ fn reclaim_push_and_pop_allocate_nothing() {
     let before = ALLOCATIONS.get();
     for i in 0..1000 {
         pool.reclaim(i % 8).unwrap()[0] = 1;
+        pool.regrant(i % 8);
         let _ = ring.push(&1);
         let _ = ring.publish();
         let _ = ring.pop().unwrap();

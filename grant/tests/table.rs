@@ -188,12 +188,16 @@ fn reclaim_ends_access_and_grants_the_same_reference_again() {
     let mut shared = table.share_zeroed(2, BACKEND, ReadWrite).unwrap();
     let reference = shared.reference(1);
     shared.page(1).write(0, b"frame");
-    {
-        let mut page = shared.reclaim(1).unwrap();
-        assert_eq!(machine.flags(reference), 0);
-        assert_eq!(&page[..5], b"frame");
-        page[0] = b'F';
-    }
+    let page = shared.reclaim(1).unwrap();
+    assert_eq!(machine.flags(reference), 0);
+    assert_eq!(&page[..5], b"frame");
+    page[0] = b'F';
+    assert_eq!(
+        &shared.reclaim(1).unwrap()[..5],
+        b"Frame",
+        "it is ours until it is granted again"
+    );
+    shared.regrant(1);
     assert_eq!(machine.flags(reference), 1);
     assert_eq!(shared.page(1).get(0), Some(*b"Frame"));
     assert_eq!(machine.entry(reference).domid.load(SeqCst), 3);
@@ -207,8 +211,12 @@ fn xsa_396_a_page_in_use_is_not_reclaimed() {
     machine.map(reference, 8);
     assert!(shared.reclaim(0).is_err());
     assert_eq!(machine.flags(reference), 1 | 8, "what Xen wrote is untouched");
+    shared.regrant(0);
+    assert_eq!(machine.flags(reference), 1 | 8, "there was nothing to grant again");
     machine.unmap(reference);
     assert!(shared.reclaim(0).is_ok());
+    assert_eq!(machine.flags(reference), 0);
+    assert!(shared.revoke().is_ok(), "and can be revoked as it is");
 }
 
 /// A peer maps and unmaps as fast as it can while we revoke: whoever wins, a page that was revoked is not in use, and
