@@ -90,6 +90,8 @@ pub enum Error {
         state: DomainState,
         /// The last lines of its console.
         log: String,
+        /// The last lines that Xen said; registers, if Xen itself ended the guest.
+        xen: String,
     },
     /// A value from the caller cannot be used.
     Argument {
@@ -162,12 +164,13 @@ impl fmt::Display for Error {
                     Indented(output)
                 )
             }
-            Error::Guest { name, state, log } => {
+            Error::Guest { name, state, log, xen } => {
                 write!(
                     f,
                     "guest `{name}` is {state}; last lines of its console:\n{}",
                     Indented(log)
-                )
+                )?;
+                write!(f, "\n  and of Xen's:\n{}", Indented(xen))
             }
             Error::Argument { what } => f.write_str(what),
         }

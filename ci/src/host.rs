@@ -318,6 +318,7 @@ impl XenHost {
                     name: name.to_owned(),
                     state,
                     log: tail(&console, 30),
+                    xen: tail(&self.xen_console(), 12),
                 });
             }
             if begin.elapsed() > limit {
