@@ -20,6 +20,7 @@ use crate::grants::Pins;
 use crate::machine::{Machine, SlotId};
 use crate::memory::{Memory, Run};
 use crate::ports::{PortState, PortTable};
+use crate::sim::Waker;
 
 /// How a domain is made. `sim.domain("name")` takes every default.
 #[derive(Clone, Debug)]
@@ -256,6 +257,15 @@ impl Domain {
     /// `ESRCH` if there is no such domain, `EINVAL` if the port is not unbound for this one.
     pub fn bind_interdomain(&self, remote: DomId, port: Port) -> Result<Port, Errno> {
         self.machine.bind_interdomain(&self.state, remote, port)
+    }
+
+    /// Events on this port of dom0 wake that service.
+    pub fn own_port(&self, port: Port, waker: &Waker) {
+        self.state.port_owners.borrow_mut().insert(port, waker.slot());
+        // Binding has set it pending already.
+        if self.state.is_pending(port) {
+            waker.wake();
+        }
     }
 
     /// Takes the pending bit of a port: true if it was set.

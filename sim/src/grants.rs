@@ -59,10 +59,6 @@ struct Pin {
 pub(crate) struct Pins(BTreeMap<u32, Pin>);
 
 impl Pins {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Reference, frame and peer of each entry in use.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u32, DomId)> + '_ {
         self.0.iter().map(|(&reference, pin)| (reference, pin.gfn, pin.peer))

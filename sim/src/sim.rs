@@ -1,6 +1,7 @@
 //! The simulator: who runs next, and when.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use crate::clock::write_wall_clock;
 use crate::domain::{Domain, DomainConfig, DomainState};
 use crate::leaks::Leaks;
 use crate::machine::{Machine, SlotId};
+use crate::store::Store;
+use crate::wire::Switch;
 
 /// Turns between two looks through all grant tables.
 const AUDIT_EVERY: u64 = 1024;
@@ -52,9 +55,11 @@ pub struct Sim {
     pub(crate) dom0: Domain,
     /// By slot. Taken out while it runs.
     bodies: RefCell<Vec<Option<Body>>>,
-    pub(crate) names: RefCell<u16>,
-    max_cost: std::cell::Cell<u64>,
-    tolerant: std::cell::Cell<bool>,
+    pub(crate) store: Store,
+    pub(crate) last_domain: Cell<u16>,
+    pub(crate) bridges: RefCell<BTreeMap<String, Switch>>,
+    max_cost: Cell<u64>,
+    tolerant: Cell<bool>,
 }
 
 impl Sim {
@@ -75,14 +80,29 @@ impl Sim {
             machine: Rc::clone(&machine),
             state,
         };
-        Self {
-            dom0,
-            bodies: RefCell::new(vec![None]),
-            names: RefCell::new(0),
-            max_cost: std::cell::Cell::new(1000),
-            tolerant: std::cell::Cell::new(false),
+        let slot = machine.add_slot("xenstored");
+        let store = Store::new(Waker {
+            machine: Rc::clone(&machine),
+            slot,
+        });
+        let sim = Self {
+            dom0: dom0.clone(),
+            store: store.clone(),
+            bodies: RefCell::default(),
+            last_domain: Cell::new(0),
+            bridges: RefCell::default(),
+            max_cost: Cell::new(1000),
+            tolerant: Cell::new(false),
             machine,
-        }
+        };
+        sim.put_body(slot, Box::new(move || Some(store.step(&dom0))));
+        sim
+    }
+
+    /// xenstored.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The seed that this run replays.
@@ -375,7 +395,11 @@ impl Sim {
     /// What `domain` holds beyond what the toolstack gave it.
     #[must_use]
     pub fn leaks(&self, domain: &Domain) -> Leaks {
-        domain.state.leaks()
+        Leaks {
+            watches: self.store.watches_of(domain.id()),
+            transactions: self.store.transactions_of(domain.id()),
+            ..domain.state.leaks()
+        }
     }
 
     /// Nothing is left: no page, no grant, no mapping, no port, no watch, no transaction.

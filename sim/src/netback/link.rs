@@ -1,0 +1,247 @@
+//! A connected vif: two rings, two ports, and the packets on their way.
+
+use std::collections::VecDeque;
+
+use fata_hypercall::{DomId, Port, SystemTime};
+
+use super::ring::Ring;
+use super::tx::{self, Pending, Taken};
+use super::{Behaviour, Checksums, Stats, rx};
+use crate::domain::Domain;
+use crate::wire::{Checksum, GsoKind, Packet, Plug};
+
+/// Packets that wait for the guest's buffers before new ones are dropped.
+const RX_QUEUE: usize = 512;
+/// `rx_drain_timeout`: a packet that waited so long is dropped.
+const RX_DRAIN_NS: u64 = 10_000_000_000;
+
+pub(super) struct Link {
+    dom0: Domain,
+    guest: DomId,
+    tx: Ring,
+    rx: Ring,
+    tx_port: Port,
+    rx_port: Port,
+    /// Requests may be there; looked at only after an event or a final check that found some.
+    tx_awake: bool,
+    /// The guest has too few buffers and will send an event.
+    rx_waiting: bool,
+    pending: Vec<Pending>,
+    queue: VecDeque<(u64, Packet)>,
+    /// The guest broke a rule for which Linux switches the vif off.
+    disabled: bool,
+    pub(super) can_gather: bool,
+    pub(super) can_gso4: bool,
+    pub(super) can_gso6: bool,
+    pub(super) ip_csum: bool,
+    pub(super) ipv6_csum: bool,
+}
+
+impl Link {
+    pub(super) const fn new(dom0: Domain, guest: DomId, tx: Ring, rx: Ring, tx_port: Port, rx_port: Port) -> Self {
+        Self {
+            dom0,
+            guest,
+            tx,
+            rx,
+            tx_port,
+            rx_port,
+            tx_awake: true,
+            rx_waiting: false,
+            pending: Vec::new(),
+            queue: VecDeque::new(),
+            disabled: false,
+            can_gather: false,
+            can_gso4: false,
+            can_gso6: false,
+            ip_csum: true,
+            ipv6_csum: false,
+        }
+    }
+
+    /// When the oldest packet that waits for buffers is dropped.
+    pub(super) fn deadline(&self) -> Option<SystemTime> {
+        self.queue.front().map(|(since, _)| SystemTime(since + RX_DRAIN_NS))
+    }
+
+    /// One small piece of work. False: there is none.
+    pub(super) fn step(&mut self, plug: &Plug, behaviour: &Behaviour, stats: &mut Stats) -> bool {
+        if self.dom0.take_pending(self.tx_port) {
+            self.tx_awake = true;
+            self.rx_waiting &= self.tx_port != self.rx_port;
+        }
+        if self.rx_port != self.tx_port && self.dom0.take_pending(self.rx_port) {
+            self.rx_waiting = false;
+        }
+        if self.disabled {
+            return false;
+        }
+        self.drop_old(stats);
+        let mut jobs: [fn(&mut Self, &Plug, &Behaviour, &mut Stats) -> bool; 4] =
+            [Self::take_one, Self::finish_one, Self::fetch_one, Self::deliver_one];
+        jobs.rotate_left(self.dom0.machine.below(4) as usize);
+        jobs.iter().any(|job| job(self, plug, behaviour, stats))
+    }
+
+    fn notify(&self, port: Port, stats: &mut Stats) {
+        stats.notifications += 1;
+        let _ = self.dom0.machine.send(&self.dom0.state, port);
+    }
+
+    // From the guest
+
+    /// Takes the next packet's requests.
+    fn take_one(&mut self, _: &Plug, _: &Behaviour, stats: &mut Stats) -> bool {
+        if !self.tx_awake {
+            return false;
+        }
+        match tx::take(&mut self.tx, &self.dom0, self.guest) {
+            Ok(Taken::Nothing) => self.tx_awake = self.tx.final_check(),
+            Ok(Taken::Answered { dropped }) => {
+                stats.tx_dropped += u64::from(dropped);
+                self.publish_tx(stats);
+            }
+            Ok(Taken::Packet(pending)) => self.pending.push(pending),
+            Err(fatal) => {
+                let guest = self.guest;
+                self.dom0
+                    .machine
+                    .violation(format!("netback: vif of {guest} disabled: {}", fatal.0));
+                self.disabled = true;
+            }
+        }
+        true
+    }
+
+    /// Finishes one of the packets whose pages are in use, in no particular order: the order of responses is not
+    /// that of requests.
+    fn finish_one(&mut self, plug: &Plug, _: &Behaviour, stats: &mut Stats) -> bool {
+        if self.pending.is_empty() {
+            return false;
+        }
+        // Packets leave in order mostly: a network that always shuffles would only test TCP's patience.
+        let index = match self.pending.len() as u64 {
+            count if self.dom0.machine.one_in(16) => self.dom0.machine.below(count) as usize,
+            _ => 0,
+        };
+        let packet = self.pending.remove(index).finish(&mut self.tx);
+        self.publish_tx(stats);
+        stats.tx_packets += 1;
+        stats.tx_bytes += packet.bytes.len() as u64;
+        plug.send(packet);
+        true
+    }
+
+    fn publish_tx(&self, stats: &mut Stats) {
+        if self.tx.publish() {
+            self.notify(self.tx_port, stats);
+        }
+    }
+
+    // To the guest
+
+    /// Takes a packet from the bridge.
+    fn fetch_one(&mut self, plug: &Plug, behaviour: &Behaviour, stats: &mut Stats) -> bool {
+        let Some(mut packet) = plug.receive() else { return false };
+        self.dress(&mut packet, behaviour.checksums);
+        if self.queue.len() >= RX_QUEUE {
+            stats.rx_dropped += 1;
+        } else {
+            self.queue.push_back((self.dom0.machine.now.get(), packet));
+        }
+        true
+    }
+
+    /// Gives a packet the flags that this backend's guest is to see, within what it said it can take.
+    fn dress(&self, packet: &mut Packet, checksums: Checksums) {
+        let choice = match checksums {
+            Checksums::Mixed => self.dom0.machine.below(3),
+            Checksums::AsTheyAre => 3,
+            Checksums::Blank => 0,
+            Checksums::Validated => 1,
+        };
+        let is_ipv6 = packet.bytes.get(12..14) == Some(&[0x86, 0xdd]);
+        let may_be_blank = if is_ipv6 { self.ipv6_csum } else { self.ip_csum };
+        match choice {
+            0 if may_be_blank && packet.checksum != Checksum::Blank => {
+                let _ = packet.blank();
+            }
+            1 => {
+                let _ = packet.complete();
+                if packet.verify() == Some(true) {
+                    packet.checksum = Checksum::Validated;
+                }
+            }
+            _ => {}
+        }
+        if packet.checksum == Checksum::Blank && !may_be_blank {
+            let _ = packet.complete();
+        }
+    }
+
+    fn can_take(&self, packet: &Packet, slots: u32) -> bool {
+        match packet.gso.map(|gso| gso.kind) {
+            Some(GsoKind::Tcp4) => self.can_gso4,
+            Some(GsoKind::Tcp6) => self.can_gso6,
+            None => slots == 1 || self.can_gather,
+        }
+    }
+
+    /// Copies the oldest packet into the guest's buffers, if it has posted enough.
+    fn deliver_one(&mut self, _: &Plug, behaviour: &Behaviour, stats: &mut Stats) -> bool {
+        let Some((_, packet)) = self.queue.front() else {
+            return false;
+        };
+        let slots = rx::slots(packet, behaviour.fill);
+        if !self.can_take(packet, slots) {
+            self.queue.pop_front();
+            stats.rx_dropped += 1;
+            return true;
+        }
+        if self.rx.unconsumed() > super::ring::SIZE {
+            let guest = self.guest;
+            self.dom0
+                .machine
+                .violation(format!("netback: vif of {guest} disabled: impossible receive requests"));
+            self.disabled = true;
+            return true;
+        }
+        if self.rx.unconsumed() < slots {
+            if self.rx_waiting {
+                return false;
+            }
+            // Not enough: ask for an event, and look again.
+            self.rx_waiting = !self.rx.final_check();
+            return true;
+        }
+        let Some((_, packet)) = self.queue.pop_front() else {
+            return false;
+        };
+        self.rx_waiting = false;
+        if rx::put(&mut self.rx, &self.dom0, self.guest, &packet, behaviour.fill) {
+            stats.rx_packets += 1;
+            stats.rx_bytes += packet.bytes.len() as u64;
+            stats.rx_slots += u64::from(slots);
+        }
+        if self.rx.publish() {
+            self.notify(self.rx_port, stats);
+        }
+        true
+    }
+
+    fn drop_old(&mut self, stats: &mut Stats) {
+        let now = self.dom0.machine.now.get();
+        while self.queue.front().is_some_and(|(since, _)| since + RX_DRAIN_NS <= now) {
+            self.queue.pop_front();
+            stats.rx_dropped += 1;
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        for port in [self.tx_port, self.rx_port] {
+            let _ = self.dom0.machine.close(&self.dom0.state, port);
+        }
+    }
+}

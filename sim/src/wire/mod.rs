@@ -1,0 +1,13 @@
+//! The network in dom0: packets, a bridge, and hosts on it.
+
+mod dhcp;
+mod host;
+mod packet;
+mod sockets;
+mod switch;
+
+pub use dhcp::DhcpConfig;
+pub use host::{Host, HostConfig};
+pub use packet::{Checksum, Gso, GsoKind, Packet};
+pub use sockets::{Connection, Ping, Udp};
+pub use switch::{Filter, Plug, Switch};
