@@ -132,8 +132,14 @@ impl<H: Hypervisor> Console<H> {
 
     /// Writes formatted text, so that `write!` and `writeln!` work on a console.
     pub fn write_fmt(&self, text: fmt::Arguments<'_>) {
+        let mut whole = Whole {
+            console: self,
+            bytes: [0; 256],
+            len: 0,
+        };
         // The console cannot fail; a `Display` that does has written what it has written.
-        let _ = fmt::write(&mut self.clone(), text);
+        let _ = fmt::write(&mut whole, text);
+        whole.flush();
     }
 
     /// The console's life: notifies the daemon once for each burst of output, and moves the backlog into the ring as
@@ -327,6 +333,36 @@ impl<H: Hypervisor> Console<H> {
 impl<H: Hypervisor> fmt::Write for Console<H> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Puts the pieces together that formatting produces, so that a line is taken or dropped as a whole.
+struct Whole<'a, H: Hypervisor> {
+    console: &'a Console<H>,
+    bytes: [u8; 256],
+    len: usize,
+}
+
+impl<H: Hypervisor> Whole<'_, H> {
+    fn flush(&mut self) {
+        self.console.write(self.bytes.get(..self.len).unwrap_or_default());
+        self.len = 0;
+    }
+}
+
+impl<H: Hypervisor> fmt::Write for Whole<'_, H> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.len() > self.bytes.len() - self.len {
+            self.flush();
+        }
+        match self.bytes.get_mut(self.len..self.len + text.len()) {
+            Some(room) => {
+                room.copy_from_slice(text.as_bytes());
+                self.len += text.len();
+            }
+            None => self.console.write(text.as_bytes()),
+        }
         Ok(())
     }
 }

@@ -31,7 +31,7 @@ impl Line {
                 return Some(String::from_utf8_lossy(&line).into_owned());
             }
             BACKSPACE | DELETE if self.erase() => echo(ERASE),
-            b'\t' | b' '.. if self.bytes.len() < MAX_LINE => {
+            b'\t' | b' '..=b'~' | 0x80.. if self.bytes.len() < MAX_LINE => {
                 self.bytes.push(byte);
                 echo(&[byte]);
             }

@@ -112,6 +112,7 @@ impl Hypervisor for Fake {
     }
 
     fn console_ring(&self) -> Option<ServiceRing<'_>> {
+        self.call_hook();
         self.0
             .console
             .as_ref()
