@@ -78,14 +78,14 @@ pub struct Limits {
     pub half_open: usize,
     /// How long a connection may stay half-open.
     pub half_open_timeout: Duration,
-    /// Remembered TIME-WAIT connections (48 bytes each, the buffers are freed earlier). Beyond it the oldest is
+    /// Remembered TIME-WAIT connections (about 150 bytes each; their buffers are free by then). Beyond it the oldest is
     /// forgotten, as Linux's `tcp_max_tw_buckets` does.
     pub time_wait: usize,
     /// How long TIME-WAIT lasts.
     pub time_wait_timeout: Duration,
     /// How long a connection whose stream was dropped may take to send what is left and to close; then it is aborted.
     pub close_timeout: Duration,
-    /// How long [`TcpStream::connect`](crate::TcpStream::connect) waits for the peer.
+    /// How long [`Stack::connect`](crate::Stack::connect) waits for the peer.
     pub connect_timeout: Duration,
     /// Default size in bytes of a connection's receive buffer, which is the TCP window.
     pub tcp_rx_buffer: usize,

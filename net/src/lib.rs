@@ -1,15 +1,69 @@
-//! Async TCP, UDP, DNS and DHCP over smoltcp, and the network device trait
+//! Async TCP, UDP, DNS and DHCP over [smoltcp](smoltcp), and the trait of the devices under it.
+//!
+//! ```text
+//!   TcpListener  TcpStream  UdpSocket  resolve()      tasks of the application
+//!        └───────────┴─────────┴──────────┘
+//!                     Stack                           a handle; not generic
+//!        ┌───────────────────────────────────┐
+//!        │ state: smoltcp, backlog, TIME-WAIT│        plain code, no futures
+//!        └───────────────────────────────────┘
+//!                   Runner<D>                         the one task that moves packets
+//!                    Device                           netfront, virtio, ...: a driver
+//! ```
+//!
+//! A [`Stack`] is one interface. Its [`Runner`] takes frames from a [`Device`], looks at each one first (checksums,
+//! fragments, connection requests), gives it to smoltcp, and sends what comes out, a bounded amount in each turn of
+//! the loop. What smoltcp does not have, or has for small devices only, is here:
+//!
+//! * a real backlog: while it has room, no connection is refused ([`TcpListener`]);
+//! * checksum offload per frame, in both directions ([`device`]);
+//! * TIME-WAIT without buffers, a bounded end for every dropped connection, limits on everything that peers can make
+//!   grow ([`Limits`]), and memory that runs out without a panic;
+//! * initial sequence numbers, ports and DNS identifiers from a source that peers cannot predict.
+//!
+//! # What remains predictable
+//!
+//! DHCP's transaction identifiers and IPv4's packet identifiers come from smoltcp's own generator, which is seeded
+//! once from the unpredictable source. Both are seen only by hosts that could read the traffic anyway.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod address;
+mod checksum;
 mod config;
 pub mod device;
+mod dns;
 mod error;
+mod frame;
+mod halves;
+mod ingress;
+mod lifecycle;
+mod listener;
+mod nal;
+mod options;
+pub mod pair;
+mod phy;
+mod reassembly;
+mod reply;
+mod runner;
+mod stack;
+mod state;
 mod stats;
+mod stream;
+mod time_wait;
+mod udp;
 
 pub use config::{Cidr, Config, Ipv4Config, Ipv6Config, Limits, Status};
 pub use device::{Capabilities, ChecksumOffload, Device, RxChecksum, RxFrame, TxChecksum, TxFrame, TxMeta};
 pub use error::{Error, Result};
+pub use halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+pub use listener::TcpListener;
+pub use nal::UdpPeer;
+pub use options::{ListenOptions, TcpOptions, UdpOptions};
+pub use runner::Runner;
+pub use stack::Stack;
 pub use stats::Stats;
+pub use stream::TcpStream;
+pub use udp::{Datagram, UdpSocket};

@@ -31,6 +31,8 @@ pub struct Stats {
     pub tcp_half_open_dropped: u64,
     /// Connections aborted because they took too long to close.
     pub tcp_close_timeouts: u64,
+    /// How often a UDP socket lost what it was to send, because a neighbour did not answer.
+    pub udp_unreachable: u64,
     /// Now: TCP connections that hold buffers.
     pub tcp_connections: u64,
     /// Now: half-open ones among them.

@@ -1,0 +1,408 @@
+//! What a stack is: smoltcp's interface and sockets, and the tables around them.
+//!
+//! Everything here is plain code without futures; [`runner`](crate::runner) drives it, and the handles (streams,
+//! listeners, sockets) change it from their tasks.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use fata_events::{Instant, Signal};
+use rand_core::CryptoRng;
+use smoltcp::iface::{Interface, SocketHandle, SocketSet};
+use smoltcp::socket::{Socket, tcp, udp};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint};
+
+use crate::address::Lease;
+use crate::config::{Config, Ipv6Config, Limits, Status};
+use crate::device::Capabilities;
+use crate::options::{ListenOptions, TcpOptions};
+use crate::phy::{Egress, Facts};
+use crate::reassembly::Reassembly;
+use crate::stats::Stats;
+use crate::time_wait::{TimeWait, Tuple};
+use crate::udp::Stuck;
+use crate::{Error, Result};
+
+/// First of the ports that are taken for connections and sockets that ask for none (RFC 6335).
+const EPHEMERAL: u16 = 49_152;
+/// Random ports tried before giving up.
+const EPHEMERAL_TRIES: usize = 256;
+/// Sockets of the stack itself: DHCP.
+const OWN_SOCKETS: usize = 1;
+
+/// Everything behind the handles of one stack.
+pub(crate) struct State {
+    pub(crate) interface: Interface,
+    pub(crate) sockets: SocketSet<'static>,
+    /// Empty, except for a connection's first moments (see [`ingress`](crate::ingress)).
+    pub(crate) nursery: SocketSet<'static>,
+    pub(crate) random: Box<dyn CryptoRng>,
+    pub(crate) config: Config,
+    pub(crate) limits: Limits,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) status: Status,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) dhcp: Option<SocketHandle>,
+    /// When to stop hoping for a router advertisement.
+    pub(crate) no_router_at: Option<Instant>,
+    /// Addresses have come, or the link: tell the neighbours.
+    pub(crate) announce: bool,
+    pub(crate) egress: Egress,
+    pub(crate) stats: Stats,
+    pub(crate) reassembly: Reassembly,
+    pub(crate) time_wait: TimeWait,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) half_open: Vec<HalfOpen>,
+    pub(crate) closing: Vec<Closing>,
+    pub(crate) tcp_sockets: usize,
+    pub(crate) udp_sockets: usize,
+    pub(crate) stuck: Vec<Stuck>,
+    next_listener: u64,
+    /// The runner is gone.
+    pub(crate) stopped: bool,
+    /// Raised when `status` changes.
+    pub(crate) changed: Signal,
+}
+
+/// A port that accepts connections.
+pub(crate) struct Listener {
+    pub(crate) id: u64,
+    /// `None`: any address of the stack.
+    pub(crate) address: Option<IpAddr>,
+    /// With `address` `None`: IPv6 too.
+    pub(crate) both_versions: bool,
+    pub(crate) port: u16,
+    pub(crate) options: ListenOptions,
+    /// Connections on their way to `ready`.
+    pub(crate) half_open: usize,
+    /// Connections that wait for `accept`.
+    pub(crate) ready: VecDeque<SocketHandle>,
+    /// Raised for every connection that is ready.
+    pub(crate) signal: Signal,
+}
+
+impl Listener {
+    pub(crate) fn takes(&self, local: SocketAddr) -> bool {
+        self.port == local.port()
+            && match self.address {
+                Some(address) => address == local.ip(),
+                None => self.both_versions || local.is_ipv4(),
+            }
+    }
+}
+
+/// A connection whose SYN has come, but not the acknowledgement of ours.
+pub(crate) struct HalfOpen {
+    pub(crate) handle: SocketHandle,
+    pub(crate) listener: u64,
+    pub(crate) deadline: Instant,
+}
+
+/// A connection that nobody holds any more.
+pub(crate) struct Closing {
+    pub(crate) handle: SocketHandle,
+    pub(crate) deadline: Instant,
+    pub(crate) aborted: bool,
+}
+
+/// smoltcp's time.
+pub(crate) fn time(now: Instant) -> smoltcp::time::Instant {
+    smoltcp::time::Instant::from_micros(i64::try_from(now.as_nanos() / 1000).unwrap_or(i64::MAX))
+}
+
+/// `len` zero bytes, or nothing when there is no memory.
+pub(crate) fn buffer(len: usize) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(len).map_err(|_| Error::OutOfMemory)?;
+    buffer.resize(len, 0);
+    Ok(buffer)
+}
+
+/// An address as smoltcp writes it.
+pub(crate) fn endpoint(address: SocketAddr) -> IpEndpoint {
+    IpEndpoint::new(address.ip().into(), address.port())
+}
+
+/// An address as everybody else writes it.
+pub(crate) fn socket_address(endpoint: IpEndpoint) -> SocketAddr {
+    SocketAddr::new(endpoint.addr.into(), endpoint.port)
+}
+
+/// The connection's name; `None` when there is no connection (any more).
+pub(crate) fn tuple(socket: &tcp::Socket<'_>) -> Option<Tuple> {
+    Some(Tuple {
+        local: socket_address(socket.local_endpoint()?),
+        remote: socket_address(socket.remote_endpoint()?),
+    })
+}
+
+impl State {
+    pub(crate) fn new(
+        capabilities: Capabilities,
+        mut random: Box<dyn CryptoRng>,
+        config: Config,
+        limits: Limits,
+        now: Instant,
+    ) -> Result<Self> {
+        // The table of sockets grows by itself, but then its lack of memory would be fatal. So it has its full size
+        // from the start, and the limits see to it that it never has to grow.
+        let mut table = Vec::new();
+        let sockets = limits
+            .connections
+            .checked_add(limits.udp_sockets)
+            .and_then(|sockets| sockets.checked_add(OWN_SOCKETS))
+            .ok_or(Error::InvalidInput)?;
+        table.try_reserve_exact(sockets).map_err(|_| Error::OutOfMemory)?;
+        let mut nursery = Vec::new();
+        nursery.try_reserve_exact(1).map_err(|_| Error::OutOfMemory)?;
+        let slaac = config.ipv6 == Ipv6Config::Slaac;
+        let interface = *new_interface(capabilities, slaac, random.next_u64(), now)?;
+        let mut state = Self {
+            interface,
+            sockets: SocketSet::new(table),
+            nursery: SocketSet::new(nursery),
+            random,
+            limits,
+            capabilities,
+            status: Status::default(),
+            lease: None,
+            dhcp: None,
+            no_router_at: None,
+            announce: false,
+            egress: Egress::default(),
+            stats: Stats::default(),
+            reassembly: Reassembly::new(limits.reassembly),
+            time_wait: TimeWait::new(limits.time_wait, limits.time_wait_timeout),
+            listeners: Vec::new(),
+            half_open: Vec::new(),
+            closing: Vec::new(),
+            tcp_sockets: 0,
+            udp_sockets: 0,
+            stuck: Vec::new(),
+            next_listener: 0,
+            stopped: false,
+            changed: Signal::new(),
+            config,
+        };
+        state.start_addresses()?;
+        Ok(state)
+    }
+
+    /// An interface whose only purpose is to give one connection its initial sequence number.
+    ///
+    /// smoltcp draws these numbers from a generator whose state two of them betray. An interface that is made for
+    /// one number, from 64 bits of the random source, has nothing to betray: the number is as unpredictable as they
+    /// are (RFC 6528 asks for no more).
+    pub(crate) fn fresh_interface(&mut self, now: Instant) -> Result<Box<Interface>> {
+        let seed = self.random.next_u64();
+        new_interface(self.capabilities, false, seed, now)
+    }
+
+    /// A socket with its buffers, not yet in the table.
+    pub(crate) fn new_tcp_socket(&mut self, options: &TcpOptions) -> Result<tcp::Socket<'static>> {
+        if self.tcp_sockets >= self.limits.connections {
+            return Err(Error::OutOfMemory);
+        }
+        let rx = buffer(
+            options
+                .rx_buffer
+                .unwrap_or(self.limits.tcp_rx_buffer)
+                .clamp(MIN_BUFFER, MAX_BUFFER),
+        )?;
+        let tx = buffer(
+            options
+                .tx_buffer
+                .unwrap_or(self.limits.tcp_tx_buffer)
+                .clamp(MIN_BUFFER, MAX_BUFFER),
+        )?;
+        let mut socket = tcp::Socket::new(tcp::SocketBuffer::new(rx), tcp::SocketBuffer::new(tx));
+        socket.set_congestion_control(tcp::CongestionControl::Reno);
+        socket.set_nagle_enabled(!options.nodelay);
+        socket.set_keep_alive(options.keep_alive.map(Into::into));
+        socket.set_timeout(options.idle_timeout.map(Into::into));
+        Ok(socket)
+    }
+
+    /// Puts a socket from [`new_tcp_socket`](Self::new_tcp_socket) into the table.
+    pub(crate) fn add_tcp_socket(&mut self, socket: Socket<'static>) -> SocketHandle {
+        self.tcp_sockets += 1;
+        self.sockets.add(socket)
+    }
+
+    /// Frees a connection and its buffers at once.
+    pub(crate) fn remove_tcp_socket(&mut self, handle: SocketHandle) {
+        self.tcp_sockets = self.tcp_sockets.saturating_sub(1);
+        self.sockets.remove(handle);
+    }
+
+    pub(crate) fn tcp(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(handle)
+    }
+
+    pub(crate) fn udp(&mut self, handle: SocketHandle) -> &mut udp::Socket<'static> {
+        self.sockets.get_mut(handle)
+    }
+
+    /// The connection of this name, if there is one.
+    pub(crate) fn find(&self, wanted: &Tuple) -> Option<SocketHandle> {
+        let (local, remote) = (endpoint(wanted.local), endpoint(wanted.remote));
+        self.sockets.iter().find_map(|(handle, socket)| match socket {
+            Socket::Tcp(socket) if socket.remote_endpoint() == Some(remote) => {
+                (socket.local_endpoint() == Some(local)).then_some(handle)
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether this is one of the stack's addresses.
+    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
+        self.interface.has_ip_addr(IpAddress::from(address))
+    }
+
+    /// The address from which `remote` is reached; an error if it cannot be.
+    pub(crate) fn source_for(&self, remote: IpAddr) -> Result<IpAddr> {
+        let remote_address = IpAddress::from(remote);
+        let routed = self
+            .interface
+            .ip_addrs()
+            .iter()
+            .any(|cidr| cidr.contains_addr(&remote_address))
+            || match remote {
+                IpAddr::V4(_) => self.interface.routes().get_default_ipv4_route().is_some(),
+                IpAddr::V6(_) => self.interface.routes().get_default_ipv6_route().is_some(),
+            };
+        if !routed || remote.is_unspecified() || remote.is_multicast() || remote.is_loopback() || self.is_own(remote) {
+            return Err(Error::AddressNotAvailable);
+        }
+        let source = self.interface.get_source_address(&remote_address).map(IpAddr::from);
+        source
+            .filter(|source| self.is_own(*source))
+            .ok_or(Error::AddressNotAvailable)
+    }
+
+    /// A random port that nothing uses (RFC 6056, algorithm 1).
+    pub(crate) fn ephemeral_port(&mut self, taken: impl Fn(&Self, u16) -> bool) -> Result<u16> {
+        for _ in 0..EPHEMERAL_TRIES {
+            let random = self.random.next_u32() as u16;
+            let port = EPHEMERAL + random % (u16::MAX - EPHEMERAL + 1);
+            if !taken(self, port) {
+                return Ok(port);
+            }
+        }
+        Err(Error::AddressInUse)
+    }
+
+    pub(crate) fn tcp_port_taken(&self, port: u16) -> bool {
+        self.listeners.iter().any(|listener| listener.port == port)
+            || self.sockets.iter().any(|(_, socket)| match socket {
+                Socket::Tcp(socket) => socket.local_endpoint().is_some_and(|local| local.port == port),
+                _ => false,
+            })
+    }
+
+    pub(crate) fn listener(&mut self, id: u64) -> Option<&mut Listener> {
+        self.listeners.iter_mut().find(|listener| listener.id == id)
+    }
+
+    pub(crate) fn listen(&mut self, address: SocketAddr, options: ListenOptions) -> Result<(u64, SocketAddr, Signal)> {
+        let wanted = (!address.ip().is_unspecified()).then(|| address.ip());
+        if wanted.is_some_and(|wanted| !self.is_own(wanted)) {
+            return Err(Error::AddressNotAvailable);
+        }
+        if options.backlog == 0 {
+            return Err(Error::InvalidInput);
+        }
+        let port = match address.port() {
+            0 => self.ephemeral_port(Self::tcp_port_taken)?,
+            port => port,
+        };
+        let both_versions = address.is_ipv6();
+        let clash = |other: &Listener| {
+            other.port == port
+                && match (other.address, wanted) {
+                    (None, None) => true,
+                    (Some(one), Some(two)) => one == two,
+                    // A listener on one address beside one on all of them is fine: the first one is more exact.
+                    _ => false,
+                }
+        };
+        if self.listeners.iter().any(clash) {
+            return Err(Error::AddressInUse);
+        }
+        let mut ready = VecDeque::new();
+        ready
+            .try_reserve_exact(options.backlog)
+            .map_err(|_| Error::OutOfMemory)?;
+        self.listeners.try_reserve(1).map_err(|_| Error::OutOfMemory)?;
+        let (id, signal) = (self.next_listener, Signal::new());
+        self.next_listener += 1;
+        self.listeners.push(Listener {
+            id,
+            address: wanted,
+            both_versions,
+            port,
+            options,
+            half_open: 0,
+            ready,
+            signal: signal.clone(),
+        });
+        Ok((id, SocketAddr::new(address.ip(), port), signal))
+    }
+
+    /// The counters, with the present filled in.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            tx_frames: self.egress.frames,
+            tx_bytes: self.egress.bytes,
+            tcp_connections: self.tcp_sockets as u64,
+            tcp_half_open: self.half_open.len() as u64,
+            tcp_closing: self.closing.len() as u64,
+            tcp_time_wait: self.time_wait.len() as u64,
+            udp_sockets: self.udp_sockets as u64,
+            ..self.stats
+        }
+    }
+}
+
+/// Smallest and largest buffer of a connection: below the first TCP works badly, above the second smoltcp not at all.
+const MIN_BUFFER: usize = 512;
+const MAX_BUFFER: usize = 1 << 24;
+
+/// The smallest MTU that IP knows (RFC 791).
+pub(crate) const MIN_MTU: u16 = 68;
+/// The smallest MTU of IPv6 (RFC 8200).
+pub(crate) const MIN_MTU_IPV6: u16 = 1280;
+
+/// Makes an interface on the heap. Not inlined: on its way there it is on the stack, all 12 KiB of it.
+#[inline(never)]
+pub(crate) fn new_interface(
+    capabilities: Capabilities,
+    slaac: bool,
+    seed: u64,
+    now: Instant,
+) -> Result<Box<Interface>> {
+    let mac = EthernetAddress(capabilities.mac);
+    let zero = capabilities.mac == [0; 6];
+    if !mac.is_unicast() || zero || capabilities.mtu < MIN_MTU {
+        return Err(Error::BadDevice);
+    }
+    let mut config = smoltcp::iface::Config::new(HardwareAddress::Ethernet(mac));
+    config.random_seed = seed;
+    config.slaac = slaac && capabilities.mtu >= MIN_MTU_IPV6;
+    Ok(Box::new(Interface::new(config, &mut Facts(capabilities), time(now))))
+}
+
+/// Gives an interface exactly one address.
+pub(crate) fn set_only_address(interface: &mut Interface, address: IpAddr) {
+    let prefix = match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    };
+    interface.update_ip_addrs(|addresses| {
+        addresses.clear();
+        // The list has room for more than one.
+        let _ = addresses.push(IpCidr::new(address.into(), prefix));
+    });
+}
