@@ -13,7 +13,7 @@ use core::arch::asm;
 use core::fmt;
 
 use fata_hypercall::metal::Xen;
-use fata_hypercall::{Hypervisor, ServiceRing};
+use fata_hypercall::{Hypervisor, ServiceRing, SystemTime};
 
 use crate::cell::BootCell;
 use crate::console_ring;
@@ -36,6 +36,9 @@ static RING: BootCell<Option<(Xen, ServiceRing<'static>)>> = BootCell::new(None)
 /// nothing for so long is taken for dead, and the text is dropped.
 const PATIENCE: u64 = 1 << 31;
 
+/// Whether the last wait ended without success.
+static DAEMON_IS_DEAD: BootCell<bool> = BootCell::new(false);
+
 /// Xen was found: its log and the domain's console ring can be used.
 pub(crate) fn found_xen(xen: &'static Xen) {
     LOG.set(Log::DebugPort);
@@ -49,7 +52,7 @@ pub(crate) fn is_initial_domain(xen: Xen) {
 
 /// Writes to the domain's console; to Xen's log if it has none.
 ///
-/// Synchronous: it waits for a full ring, about a second at the most, and then drops the rest. It may be mixed with an
+/// Synchronous: it waits for a full ring to move, about a second at the most, and then drops the rest. It may be mixed with an
 /// asynchronous driver of the same ring, since all state is in the ring's page; what that driver has queued comes out
 /// later than it was written.
 pub fn write(bytes: &[u8]) {
@@ -72,7 +75,10 @@ pub(crate) fn write_everywhere(bytes: &[u8]) {
 /// Whoever ends the domain calls this first: the daemon may not look at the ring of a domain that is gone.
 pub fn drain() {
     if let Some((xen, ring)) = RING.get() {
-        wait(xen, || console_ring::pending(ring.page) == 0);
+        wait(xen, || match console_ring::pending(ring.page) {
+            0 => Progress::Done,
+            _ => Progress::None,
+        });
     }
 }
 
@@ -85,16 +91,37 @@ fn write_ring(xen: Xen, ring: ServiceRing<'_>, bytes: &[u8]) {
             // A ring without a daemon is no reason to fail: the text is in the page for whoever looks.
             let _ = xen.evtchn_send(ring.port);
         }
-        rest.is_empty()
+        match (rest, taken) {
+            ([], _) => Progress::Done,
+            (_, 0) => Progress::None,
+            _ => Progress::Some,
+        }
     });
 }
 
-/// Lets other domains run until `done`, or until patience ends.
-fn wait(xen: Xen, mut done: impl FnMut() -> bool) {
-    let start = xen.tsc();
-    while !done() && xen.tsc().wrapping_sub(start) < PATIENCE {
-        // A deadline in the past: Xen runs its scheduler and comes back.
-        xen.poll(&[], Some(fata_hypercall::SystemTime(1)));
+/// What one attempt came to.
+enum Progress {
+    Done,
+    Some,
+    None,
+}
+
+/// Lets other domains run until an attempt is done, or until there was no progress for as long as patience lasts. It
+/// lasts once: a daemon that was given up is not waited for again before it has moved.
+fn wait(xen: Xen, mut attempt: impl FnMut() -> Progress) {
+    let mut since = xen.tsc();
+    loop {
+        match attempt() {
+            Progress::Done => return DAEMON_IS_DEAD.set(false),
+            Progress::Some => {
+                DAEMON_IS_DEAD.set(false);
+                since = xen.tsc();
+            }
+            Progress::None if DAEMON_IS_DEAD.get() => return,
+            Progress::None if xen.tsc().wrapping_sub(since) > PATIENCE => return DAEMON_IS_DEAD.set(true),
+            // A deadline in the past: Xen runs its scheduler and comes back.
+            Progress::None => xen.poll(&[], Some(SystemTime(1))),
+        }
     }
 }
 

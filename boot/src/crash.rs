@@ -1,8 +1,19 @@
 //! The end of a domain that something is wrong with: a report, then `SHUTDOWN_crash`.
+//!
+//! A report goes to the domain's console and to Xen's log. It says what happened (`fata: panic at FILE:LINE: MESSAGE`
+//! or `fata: fault: NAME, vector N, error 0xE`), for a fault also what it means and the registers, and where:
+//!
+//! ```text
+//! fata: backtrace: 0x1025aa 0x101eeb 0x10507e 0x1010ce
+//! ```
+//!
+//! With the image's debug file, `addr2line -fipCe IMAGE.debug 0x1025aa 0x101eeb 0x10507e 0x1010ce` turns that into
+//! functions and lines.
 
 use core::arch::asm;
 use core::fmt::Write;
 use core::panic::PanicInfo;
+use core::ptr;
 
 use fata_hypercall::ShutdownReason;
 
@@ -68,35 +79,31 @@ pub(crate) fn end() -> ! {
     shutdown(ShutdownReason::Crash)
 }
 
-/// Prints `fata: backtrace:` and code addresses, innermost first, on one line: `rip` if given, then where each frame
-/// on the stack returns to, found by following the frame pointers from `rbp` on.
-///
-/// With the image's debug file, `addr2line -fipCe image.debug ADDRESS...` tells what they are.
+/// Prints code addresses, innermost first: `rip` if given, then where each frame on the stack returns to, found by
+/// following the frame pointers from `rbp` on. A line begins with `fata: backtrace:` and has at most eight.
 pub(crate) fn backtrace(rip: Option<u64>, rbp: u64) {
-    let mut out = Lines::new(write_everywhere);
-    out.text("fata: backtrace:");
-    if let Some(rip) = rip {
-        out.text(" ").hex(rip, 1);
-    }
     let (stack, text) = (image::stack(), image::text());
     let mut frame = rbp;
-    for _ in 0..BACKTRACE_MAX {
-        // A frame is the caller's frame pointer and the return address. Both must lie on the stack, aligned; frames
-        // of callers lie higher.
+    let callers = core::iter::from_fn(|| {
+        // A frame is the caller's frame pointer and the return address. Both must lie on the stack, aligned.
         if !frame.is_multiple_of(8) || frame < stack.start || frame > stack.end - 16 {
-            break;
+            return None;
         }
         // SAFETY: the stack is mapped, and the two words lie within it; reading stale words of it is harmless.
-        let [caller, return_address] = unsafe { (frame as *const [u64; 2]).read_volatile() };
-        if !text.contains(&return_address) {
-            break;
-        }
+        let [caller, return_address] =
+            unsafe { ptr::with_exposed_provenance::<[u64; 2]>(frame as usize).read_volatile() };
+        // Frames of callers lie higher: where they do not, the walk ends with this one.
+        frame = if caller > frame { caller } else { 0 };
         // The call is before the address that it returns to; the symboliser wants the call's line.
-        out.text(" ").hex(return_address - 1, 1);
-        if caller <= frame {
-            break;
+        text.contains(&return_address).then(|| return_address - 1)
+    });
+
+    let mut out = Lines::new(write_everywhere);
+    for (index, address) in rip.into_iter().chain(callers).take(BACKTRACE_MAX).enumerate() {
+        if index % 8 == 0 {
+            out.text(if index == 0 { "" } else { "\n" }).text("fata: backtrace:");
         }
-        frame = caller;
+        out.text(" ").hex(address, 1);
     }
     out.text("\n");
 }

@@ -34,28 +34,36 @@ impl MapEntry {
 ///
 /// ```
 /// use fata_boot::memory_map::{MapEntry, usable};
+/// use fata_boot::regions::Regions;
 /// let map = [
 ///     MapEntry { addr: 0, size: 0xa_0000, kind: 1 },
 ///     MapEntry { addr: 0x10_0000, size: 0x70_0000, kind: 1 },
 /// ];
-/// let image = 0x10_0000..0x12_3456;
-/// assert_eq!(usable(&map, [image], 1 << 46).as_slice(), [0x1000..0xa_0000, 0x12_4000..0x80_0000]);
+/// let mut image = Regions::new();
+/// image.add(0x10_0000..0x12_3456);
+/// assert_eq!(usable(&map, &image, 1 << 46).as_slice(), [0x1000..0xa_0000, 0x12_4000..0x80_0000]);
 /// ```
-pub fn usable(map: &[MapEntry], reserved: impl IntoIterator<Item = Range<u64>>, limit: u64) -> Regions {
+#[must_use]
+pub fn usable(map: &[MapEntry], reserved: &Regions, limit: u64) -> Regions {
     let mut regions = Regions::new();
     for entry in map.iter().filter(|entry| entry.kind == MEMMAP_RAM) {
         regions.add(entry.range());
     }
-    let others = map.iter().filter(|entry| entry.kind != MEMMAP_RAM).map(MapEntry::range);
-    for range in others.chain(reserved).chain([0..PAGE, limit..u64::MAX]) {
-        regions.remove(range);
+    for entry in map.iter().filter(|entry| entry.kind != MEMMAP_RAM) {
+        regions.remove(entry.range());
     }
+    for range in reserved.as_slice() {
+        regions.remove(range.clone());
+    }
+    regions.remove(0..PAGE);
+    regions.remove(limit..u64::MAX);
     regions.shrink_to_multiples_of(PAGE);
     regions
 }
 
 /// The lowest `size` bytes between the top of RAM below `limit` and `limit` that no entry of `map` claims: room to map
 /// what is not RAM. Aligned to 2 MiB, so that no large page is shared with anything else.
+#[must_use]
 pub fn hole(map: &[MapEntry], size: u64, limit: u64) -> Option<Range<u64>> {
     const ALIGN: u64 = 2 << 20;
     let is_low_ram = |entry: &&MapEntry| entry.kind == MEMMAP_RAM && entry.addr < limit;
@@ -99,9 +107,10 @@ mod tests {
             other(0xfc00_0000, 0x9040),
             other(0xfeff_8000, 0x8000),
         ];
-        let image = 0x10_0000..0x12_0000;
-        let start_info = 0x12_0000..0x12_1000;
-        let regions = usable(&map, [image, start_info], LIMIT);
+        let mut image_and_start_info = Regions::new();
+        image_and_start_info.add(0x10_0000..0x12_0000);
+        image_and_start_info.add(0x12_0000..0x12_1000);
+        let regions = usable(&map, &image_and_start_info, LIMIT);
         assert_eq!(regions.as_slice(), [0x1000..0x10_0000, 0x12_1000..0x80_0000]);
     }
 
@@ -116,7 +125,7 @@ mod tests {
             ram(0x10_0000, 0xbfee_0000),
             other(0xbffe_0000, 0x2_0000),
         ];
-        let regions = usable(&map, [], LIMIT);
+        let regions = usable(&map, &Regions::new(), LIMIT);
         assert_eq!(
             regions.as_slice(),
             [0x1000..0x9_f000, 0x10_0000..0xbffe_0000, 0x1_0000_0000..0x1_8000_0000]
@@ -139,16 +148,16 @@ mod tests {
             },
         ];
         assert_eq!(
-            usable(&map, [Range { start: 9, end: 3 }], LIMIT).as_slice(),
+            usable(&map, &Regions::new(), LIMIT).as_slice(),
             [0x3000..0x4000, 0x5000..0x6000]
         );
-        assert_eq!(usable(&[], [], LIMIT).as_slice(), []);
+        assert_eq!(usable(&[], &Regions::new(), LIMIT).as_slice(), []);
     }
 
     #[test]
     fn two_entries_can_share_a_page() {
         assert_eq!(
-            usable(&[ram(0x1000, 0x1800), ram(0x2800, 0x1800)], [], LIMIT).as_slice(),
+            usable(&[ram(0x1000, 0x1800), ram(0x2800, 0x1800)], &Regions::new(), LIMIT).as_slice(),
             [0x1000..0x4000]
         );
     }
@@ -192,15 +201,16 @@ mod tests {
             reserved in prop::collection::vec((0_u64..160, 0_u64..20), 0..4),
             limit in 0_u64..60,
         ) {
-            let reserved: Vec<_> = reserved.iter().map(|&(start, len)| start * 1024..(start + len) * 1024).collect();
-            let regions = usable(&map, reserved.iter().cloned(), limit * PAGE);
+            let mut set = Regions::new();
+            reserved.iter().for_each(|&(start, len)| set.add(start * 1024..(start + len) * 1024));
+            let regions = usable(&map, &set, limit * PAGE);
             prop_assert_eq!(regions.lost(), 0);
             for page in 0..60 {
                 let expected = page > 0 && page < limit && (0..4).all(|unit| {
                     let byte = page * PAGE + unit * 1024;
                     map.iter().any(|e| e.kind == 1 && e.range().contains(&byte))
                         && !map.iter().any(|e| e.kind != 1 && e.range().contains(&byte))
-                        && !reserved.iter().any(|r| r.contains(&byte))
+                        && !set.as_slice().iter().any(|r| r.contains(&byte))
                 });
                 let found = regions.as_slice().iter().any(|r| r.contains(&(page * PAGE)));
                 prop_assert_eq!(found, expected, "page {}", page);
@@ -212,7 +222,7 @@ mod tests {
             map in prop::collection::vec((any::<u64>(), any::<u64>(), 0_u32..4), 0..100)
         ) {
             let map: Vec<_> = map.iter().map(|&(addr, size, kind)| MapEntry { addr, size, kind }).collect();
-            let regions = usable(&map, [], LIMIT);
+            let regions = usable(&map, &Regions::new(), LIMIT);
             let mut above = PAGE;
             for range in regions.as_slice() {
                 prop_assert!(above <= range.start && range.start < range.end && range.end <= LIMIT);

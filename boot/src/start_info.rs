@@ -4,11 +4,11 @@
 
 use core::fmt;
 use core::mem::size_of;
-use core::ops::Range;
 
 use fata_hypercall::abi::hvm::{self, MemmapEntry, ModlistEntry};
 
 use crate::memory_map::MapEntry;
+use crate::regions::Regions;
 
 /// The longest command line that is read, in bytes. Xen's toolstack sets no limit of its own.
 pub const COMMAND_LINE_MAX: usize = 4096;
@@ -16,8 +16,8 @@ pub const COMMAND_LINE_MAX: usize = 4096;
 /// How many lines of a memory map are read. PC firmware passes 128 at the most.
 pub const MEMORY_MAP_MAX: usize = 128;
 
-/// How many modules are looked at. Loaders pass one or two.
-const MODULES_MAX: u32 = 64;
+/// How many modules are looked at. Loaders pass one or two; with so many, all that is reserved fits into [`Regions`].
+const MODULES_MAX: u32 = 16;
 
 /// Read access to guest-physical memory: the real one on metal, an array in tests.
 pub trait PhysicalMemory {
@@ -122,32 +122,38 @@ impl<'a, M: PhysicalMemory> StartInfo<'a, M> {
     }
 
     /// The physical memory that the structure and everything it points to occupies: not to be given to anybody else.
-    pub fn reserved(&self) -> impl Iterator<Item = Range<u64>> + use<'a, M> {
+    #[must_use]
+    pub fn reserved(&self) -> Regions {
         let Self { memory, addr, raw } = *self;
-        let sized = |start: u64, size: u64| start..start.saturating_add(if start == 0 { 0 } else { size });
-        let modules = raw.nr_modules.min(MODULES_MAX);
-        let structures = [
-            sized(addr, size_of::<hvm::StartInfo>() as u64),
-            sized(raw.cmdline_paddr, COMMAND_LINE_MAX as u64),
-            sized(
+        let mut reserved = Regions::new();
+        let mut add = |start: u64, size: u64| {
+            if start != 0 {
+                reserved.add(start..start.saturating_add(size));
+            }
+        };
+        add(addr, size_of::<hvm::StartInfo>() as u64);
+        add(raw.cmdline_paddr, COMMAND_LINE_MAX as u64);
+        if raw.version >= 1 {
+            add(
                 raw.memmap_paddr,
                 u64::from(raw.memmap_entries) * size_of::<MemmapEntry>() as u64,
-            ),
-            sized(
-                raw.modlist_paddr,
-                u64::from(raw.nr_modules) * size_of::<ModlistEntry>() as u64,
-            ),
-        ];
-        let modules = (0..modules).map_while(move |n| {
+            );
+        }
+        add(
+            raw.modlist_paddr,
+            u64::from(raw.nr_modules) * size_of::<ModlistEntry>() as u64,
+        );
+        for n in 0..raw.nr_modules.min(MODULES_MAX) {
             let mut bytes = [0; size_of::<ModlistEntry>()];
-            let addr = raw.modlist_paddr.checked_add(u64::from(n) * bytes.len() as u64)?;
-            let module: ModlistEntry = memory.read(addr, &mut bytes).then(|| zerocopy::transmute!(bytes))?;
-            Some([
-                sized(module.paddr, module.size),
-                sized(module.cmdline_paddr, COMMAND_LINE_MAX as u64),
-            ])
-        });
-        structures.into_iter().chain(modules.flatten())
+            let addr = raw.modlist_paddr.saturating_add(u64::from(n) * bytes.len() as u64);
+            if !memory.read(addr, &mut bytes) {
+                break;
+            }
+            let module: ModlistEntry = zerocopy::transmute!(bytes);
+            add(module.paddr, module.size);
+            add(module.cmdline_paddr, COMMAND_LINE_MAX as u64);
+        }
+        reserved
     }
 }
 
@@ -252,14 +258,13 @@ mod tests {
             }
         );
         assert_eq!(map.len(), 2);
-        let reserved: Vec<_> = info.reserved().filter(|range| !range.is_empty()).collect();
         assert_eq!(
-            reserved,
+            info.reserved().as_slice(),
             [
                 BASE..BASE + 56,
-                BASE + 0x200..BASE + 0x1200,
                 BASE + 0x100..BASE + 0x130,
-                BASE + 0x300..BASE + 0x320,
+                // The command line's possible length, and the module list within.
+                BASE + 0x200..BASE + 0x1200,
                 0x40_0000..0x40_0123,
             ]
         );
@@ -347,7 +352,8 @@ mod tests {
             memory.put(BASE, info.as_bytes());
             let info = StartInfo::read(&memory, BASE).unwrap();
             prop_assert!(info.memory_map().count() <= MEMORY_MAP_MAX);
-            prop_assert!(info.reserved().count() <= 4 + 2 * MODULES_MAX as usize);
+            prop_assert_eq!(info.reserved().lost(), 0);
+            prop_assert!(info.reserved().as_slice().iter().any(|r| r.start <= BASE && r.end >= BASE + 56));
             prop_assert!(info.command_line(&mut [0; 100]).len() <= 100);
         }
     }

@@ -38,6 +38,8 @@ unsafe extern "Rust" {
 struct Identity;
 
 impl PhysicalMemory for Identity {
+    // One copy of it, not one for each size that is read.
+    #[inline(never)]
     fn read(&self, addr: u64, to: &mut [u8]) -> bool {
         let end = addr.checked_add(to.len() as u64);
         let reachable = addr >= FRAME_SIZE && end.is_some_and(|end| end <= 1 << 32);
@@ -85,7 +87,9 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
 
     let mut map = [MapEntry::default(); MEMORY_MAP_MAX];
     let map = memory_map(*xen, &info, &mut map);
-    let usable = memory_map::usable(map, info.reserved().chain([image::whole()]), ADDRESS_LIMIT);
+    let mut reserved = info.reserved();
+    reserved.add(image::whole());
+    let usable = memory_map::usable(map, &reserved, ADDRESS_LIMIT);
     // SAFETY: called once; the map calls it RAM, and neither the image nor the loader's structures are in it.
     unsafe { memory::init(&usable) }.map_err(|error| match error {
         memory::Error::None => "the domain has too little memory: nothing is left beside the image",

@@ -1,6 +1,6 @@
 //! A kernel that does what its command line says, mostly something wrong, to show what becomes of it.
 //!
-//! `cargo build -p fata-boot --example probe --profile image --target x86_64-unknown-none`
+//! `cargo build -p fata-boot --example misbehave --profile image --target x86_64-unknown-none`
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "each of them is there to fault")]
 
@@ -27,7 +27,7 @@ mod kernel {
         let stats = memory::stats();
         console::write(
             format!(
-                "probe: '{}', {} KiB free of {} KiB\n",
+                "misbehave: '{}', {} KiB free of {} KiB\n",
                 boot.command_line,
                 stats.free / 1024,
                 stats.total / 1024
