@@ -3,15 +3,17 @@
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::fmt;
 use core::future::Future;
 use core::time::Duration;
 
 use fata_events::{Handle, Instant, JoinHandle, Sleep, TimedOut};
+use fata_net::Stack;
 
 use crate::args::Args;
 use crate::console::Console;
-use crate::network;
+use crate::network::{self, Network};
 use crate::port::Port;
 use crate::random::Random;
 use crate::shutdown::{Shutdown, ShutdownRequest};
@@ -21,13 +23,14 @@ use crate::stats::{InterfaceStats, Memory, Stats};
 ///
 /// `main` is given one. Clones are cheap and are the same environment; they stay on the program's one thread.
 #[derive(Clone)]
-pub struct Env(Rc<Inner>);
+pub struct Env(pub(crate) Rc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) args: Args,
     pub(crate) handle: Handle,
     pub(crate) port: Rc<dyn Port>,
     pub(crate) shutdown: Shutdown,
+    pub(crate) networks: RefCell<Vec<Network>>,
     random: Random,
 }
 
@@ -35,8 +38,8 @@ impl Env {
     /// An environment on `port`, with tasks on the loop that `handle` belongs to. For ports; an application is given
     /// its `Env`.
     pub fn new(port: Rc<dyn Port>, handle: Handle, args: Args, random: Random) -> Self {
-        let shutdown = Shutdown::default();
-        Self(Rc::new(Inner { args, handle, port, shutdown, random }))
+        let (shutdown, networks) = Default::default();
+        Self(Rc::new(Inner { args, handle, port, shutdown, networks, random }))
     }
 
     /// The boot arguments.
@@ -56,6 +59,26 @@ impl Env {
     #[must_use]
     pub fn machine(&self) -> String {
         self.0.port.machine()
+    }
+
+    /// The network on the interface `net0`: short for `env.interface("net0")`.
+    ///
+    /// # Errors
+    /// As [`interface`](Self::interface).
+    pub async fn net(&self) -> Result<Stack, network::Error> {
+        self.interface("net0").await
+    }
+
+    /// The network on one interface, named exactly: by its number (`net1`) or by its Ethernet address
+    /// (`00:16:3e:01:02:03`). It waits until the interface has an address, as the boot arguments say where from.
+    ///
+    /// The first call starts the network; a program that never calls this has none, and no network code in its image.
+    ///
+    /// # Errors
+    /// Within 30 seconds: there is no such interface, its backend does not connect, or no address came. The error's
+    /// text says which, and what to do about it.
+    pub async fn interface(&self, name: &str) -> Result<Stack, network::Error> {
+        network::open(self, name).await
     }
 
     /// The names of the interfaces there are.
@@ -118,12 +141,13 @@ impl Env {
     /// All figures of the running program.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let Inner { handle, port, .. } = &*self.0;
+        let Inner { handle, port, networks, .. } = &*self.0;
+        let networks = networks.borrow();
         let tasks = handle.stats();
         let interfaces = port.interfaces().into_iter().map(|(index, interface)| InterfaceStats {
             name: network::name(index),
             link_up: interface.link_up(),
-            stack: fata_net::Stats::default(),
+            stack: networks.iter().find(|network| network.index() == index).map(Network::stats).unwrap_or_default(),
         });
         Stats {
             uptime: handle.now().since_zero(),

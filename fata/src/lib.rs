@@ -8,7 +8,7 @@ extern crate alloc;
 
 pub mod args;
 mod console;
-//mod device;
+mod device;
 mod env;
 mod exit;
 mod log_line;
@@ -26,5 +26,7 @@ pub use env::Env;
 pub use exit::{ExitCode, Failure, Outcome, Termination};
 pub use fata_events::{Cancelled, Instant, JoinHandle, TimedOut};
 pub use fata_macros::main;
+pub use fata_net as net;
+pub use network::Error as NetworkError;
 pub use logger::Logger;
 pub use shutdown::ShutdownRequest;

@@ -1,8 +1,228 @@
-//! The network.
+//! Opening the network on an interface.
 
-use alloc::string::String;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use fata_events::JoinHandle;
+use fata_net::{Cidr, Config, Ipv4Config, Ipv6Config, Limits, Stack, Status};
+
+use crate::args::{InterfaceArgs, Ipv4, Ipv6};
+use crate::device::InterfaceDevice;
+use crate::env::Inner;
+use crate::port::Interface;
+use crate::Env;
+
+/// How long a backend may take to connect, and to have a link.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an address may take to come, once there is a link.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The network of one interface: it runs as long as the program.
+pub(crate) struct Network {
+    index: usize,
+    stack: Stack,
+    _runner: JoinHandle<()>,
+}
+
+impl Network {
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(crate) fn stats(&self) -> fata_net::Stats {
+        self.stack.stats()
+    }
+}
 
 /// `net0`
 pub(crate) fn name(index: usize) -> String {
-    alloc::format!("net{index}")
+    ["net", &index.to_string()].concat()
+}
+
+/// The stack on the interface `wanted`, once it has an address.
+pub(crate) async fn open(env: &Env, wanted: &str) -> Result<Stack, Error> {
+    let Inner { handle, port, .. } = &*env.0;
+    let interfaces = port.interfaces();
+    let found = interfaces.iter().find(|(index, interface)| is_named(wanted, *index, &**interface));
+    let Some((index, interface)) = found else {
+        let there = interfaces.iter().map(|(index, _)| name(*index)).collect();
+        return Err(Error::NoInterface { name: wanted.into(), there, remedy: port.how_to_add_interface() });
+    };
+    let args = env.args().interface(*index);
+    let stack = start(env, *index, interface, &args)?;
+    let no_link = || Error::NoLink { name: name(*index), problem: interface.problem() };
+    let linked = wait_until(&stack, |status| status.link_up);
+    handle.timeout(LINK_PATIENCE, linked).await.map_err(|_| no_link())?;
+    let addressed = wait_until(&stack, |status| status.link_up && has_address(status, &args));
+    if handle.timeout(ADDRESS_PATIENCE, addressed).await.is_err() {
+        return Err(match (interface.link_up(), args.ipv4) {
+            (false, _) => no_link(),
+            (true, Ipv4::Off) => Error::NoRouter { name: name(*index) },
+            (true, _) => Error::NoDhcp { name: name(*index) },
+        });
+    }
+    Ok(stack)
+}
+
+async fn wait_until(stack: &Stack, accept: impl Fn(&Status) -> bool) {
+    let changes = stack.changes();
+    loop {
+        let seen = changes.count();
+        if accept(&stack.status()) {
+            return;
+        }
+        changes.after(seen).await;
+    }
+}
+
+/// Whether there is the address that the boot arguments want first: IPv4 unless that is off.
+fn has_address(status: &Status, args: &InterfaceArgs) -> bool {
+    let any = |wanted: fn(IpAddr) -> bool| status.addresses.iter().any(|cidr| wanted(cidr.address));
+    match (args.ipv4, args.ipv6) {
+        (Ipv4::Off, Ipv6::Off) => true,
+        (Ipv4::Off, _) => any(|address| matches!(address, IpAddr::V6(v6) if !v6.is_unicast_link_local())),
+        _ => any(|address| address.is_ipv4()),
+    }
+}
+
+/// Whether an interface is the one that was asked for, by its number or by its Ethernet address.
+fn is_named(wanted: &str, index: usize, interface: &dyn Interface) -> bool {
+    let mac = interface.capabilities().mac;
+    let mut bytes = wanted.split(':').map(|byte| u8::from_str_radix(byte, 16).ok());
+    wanted == name(index) || (mac.iter().all(|&byte| bytes.next() == Some(Some(byte))) && bytes.next().is_none())
+}
+
+/// The interface's stack, which is started the first time.
+fn start(env: &Env, index: usize, interface: &Rc<dyn Interface>, args: &InterfaceArgs) -> Result<Stack, Error> {
+    let Inner { handle, port, networks, .. } = &*env.0;
+    let mut networks = networks.borrow_mut();
+    if let Some(network) = networks.iter().find(|network| network.index == index) {
+        return Ok(network.stack.clone());
+    }
+    let device = InterfaceDevice(Rc::clone(interface));
+    let limits = Limits::for_memory(port.memory().free());
+    let (stack, runner) = Stack::new(handle, device, env.random(), config(args, env.hostname()), limits)
+        .map_err(Error::Stack)?;
+    handle.spawn(report(stack.clone(), name(index))).detach();
+    networks.push(Network { index, stack: stack.clone(), _runner: handle.spawn(runner.run()) });
+    Ok(stack)
+}
+
+/// Boot arguments, as the stack takes them.
+fn config(args: &InterfaceArgs, hostname: String) -> Config {
+    Config {
+        ipv4: match args.ipv4 {
+            Ipv4::Dhcp => Ipv4Config::Dhcp,
+            Ipv4::Off => Ipv4Config::Off,
+            Ipv4::Static { address, prefix } => {
+                Ipv4Config::Static { addresses: alloc::vec![Cidr::new(address, prefix)], gateway: args.gateway }
+            }
+        },
+        ipv6: match args.ipv6 {
+            Ipv6::Auto => Ipv6Config::Slaac,
+            Ipv6::Off => Ipv6Config::Off,
+            Ipv6::Static { address, prefix } => {
+                Ipv6Config::Static { addresses: alloc::vec![Cidr::new(address, prefix)], gateway: args.gateway6 }
+            }
+        },
+        dns: args.dns.clone(),
+        hostname: Some(hostname),
+    }
+}
+
+/// Logs the interface's addresses whenever they change.
+async fn report(stack: Stack, name: String) {
+    let changes = stack.changes();
+    let mut known = Vec::new();
+    loop {
+        let seen = changes.count();
+        let status = stack.status();
+        for cidr in &status.addresses {
+            if !known.contains(cidr) {
+                log::info!(target: "net", "{name}: {}/{}", cidr.address, cidr.prefix);
+            }
+        }
+        known = status.addresses;
+        changes.after(seen).await;
+    }
+}
+
+/// Why there is no network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no interface of that name.
+    NoInterface {
+        /// The name that was asked for.
+        name: String,
+        /// The names there are.
+        there: Vec<String>,
+        /// What an administrator does about it.
+        remedy: &'static str,
+    },
+    /// The interface has no connection.
+    NoLink {
+        /// Its name.
+        name: String,
+        /// What is known about it, and what to do.
+        problem: String,
+    },
+    /// There is a link, and no DHCP server.
+    NoDhcp {
+        /// The interface's name.
+        name: String,
+    },
+    /// There is a link, and no IPv6 router.
+    NoRouter {
+        /// The interface's name.
+        name: String,
+    },
+    /// The stack does not take the interface or its settings.
+    Stack(fata_net::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoInterface { name, there, remedy } if there.is_empty() => {
+                write!(f, "no network interface {name}: {remedy}")
+            }
+            Self::NoInterface { name, there, .. } => {
+                write!(f, "no network interface {name}; there is {}", there.join(", "))
+            }
+            Self::NoLink { name, problem } => write!(f, "{name}: {problem}"),
+            Self::NoDhcp { name } => write!(
+                f,
+                "{name}: no DHCP server has answered in {} s; start one on the bridge, or give the boot arguments \
+                 ipv4=ADDRESS/PREFIX gateway=ADDRESS",
+                ADDRESS_PATIENCE.as_secs()
+            ),
+            Self::NoRouter { name } => write!(
+                f,
+                "{name}: no router has announced an IPv6 network in {} s; give the boot argument ipv6=ADDRESS/PREFIX",
+                ADDRESS_PATIENCE.as_secs()
+            ),
+            Self::Stack(error) => write!(f, "network: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Stack(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<fata_net::Error> for Error {
+    fn from(error: fata_net::Error) -> Self {
+        Self::Stack(error)
+    }
 }

@@ -48,8 +48,8 @@ pub trait Port {
     /// The network interfaces there are, by number.
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)>;
 
-    /// What an administrator does to give the program an interface with this number.
-    fn how_to_add_interface(&self, index: usize) -> String;
+    /// What an administrator does to give the program a network interface.
+    fn how_to_add_interface(&self) -> &'static str;
 }
 
 /// A network interface: [`fata_net::Device`] as an object, and what a report says of it.

@@ -133,8 +133,7 @@ impl<H: Hypervisor> Port for XenPort<H> {
         Vec::new()
     }
 
-    fn how_to_add_interface(&self, index: usize) -> String {
-        let more = if index == 0 { "" } else { ", with one entry per interface" };
-        ["the domain's configuration has no vif=[...] for it", more, "; for example vif=['bridge=xenbr0']"].concat()
+    fn how_to_add_interface(&self) -> &'static str {
+        "the domain's configuration has no vif=[...]; add for example vif=['bridge=xenbr0']"
     }
 }
