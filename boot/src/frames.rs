@@ -194,31 +194,45 @@ fn layout(usable: &Regions) -> impl Iterator<Item = Region> {
     })
 }
 
-/// A word with the bits of `range` that lie in word number `word` set.
-fn mask(word: usize, range: &Range<usize>) -> u64 {
-    let from = range.start.saturating_sub(word * BITS).min(BITS);
-    let to = range.end.saturating_sub(word * BITS).min(BITS);
-    let below = |bits: usize| if bits == BITS { u64::MAX } else { (1 << bits) - 1 };
-    below(to) & !below(from)
-}
-
 /// The first bit in `range` that is `value`.
 fn find_bit(bitmap: &[u64], range: Range<usize>, value: bool) -> Option<usize> {
     let invert = if value { 0 } else { u64::MAX };
-    (range.start / BITS..range.end.div_ceil(BITS)).find_map(|word| {
-        let found = (bitmap.get(word)? ^ invert) & mask(word, &range);
-        (found != 0).then(|| word * BITS + found.trailing_zeros() as usize)
-    })
+    let mut word = range.start / BITS;
+    let mut found = (bitmap.get(word)? ^ invert) & !lowest(range.start % BITS);
+    while found == 0 {
+        word += 1;
+        if word * BITS >= range.end {
+            return None;
+        }
+        found = bitmap.get(word)? ^ invert;
+    }
+    let bit = word * BITS + found.trailing_zeros() as usize;
+    (bit < range.end).then_some(bit)
 }
 
-/// Makes all bits in `range` `value`.
+/// Makes all bits in `range`, which lies in the bitmap, `value`.
 fn set_bits(bitmap: &mut [u64], range: Range<usize>, value: bool) {
-    for word in range.start / BITS..range.end.div_ceil(BITS) {
-        let mask = mask(word, &range);
+    let mut set = |word: usize, mask: u64| {
         if let Some(bits) = bitmap.get_mut(word) {
             *bits = if value { *bits | mask } else { *bits & !mask };
         }
+    };
+    let (first, last) = (range.start / BITS, range.end / BITS);
+    let (head, tail) = (!lowest(range.start % BITS), lowest(range.end % BITS));
+    if first == last {
+        set(first, head & tail);
+    } else {
+        set(first, head);
+        set(last, tail);
+        if let Some(whole) = bitmap.get_mut(first + 1..last) {
+            whole.fill(if value { u64::MAX } else { 0 });
+        }
     }
+}
+
+/// A word with its `count` lowest bits set; fewer than all.
+const fn lowest(count: usize) -> u64 {
+    (1 << count) - 1
 }
 
 #[cfg(test)]
