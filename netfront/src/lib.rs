@@ -1,1 +1,55 @@
-//! Xen network frontend
+//! Xen network frontend (xen/include/public/io/netif.h).
+//!
+//! [`Vif`] is a network interface that lives as long as the domain: it connects, is connected again when its backend
+//! comes back, and meanwhile hands out frames. The files are the protocol's concepts:
+//!
+//! | File | What it has |
+//! |---|---|
+//! | [`abi`] | the structures in the rings |
+//! | [`assemble`] | slots of the receive ring become a packet: a pure function |
+//! | [`split`](mod@split) | a packet becomes slots of the transmit ring: a pure function |
+//! | [`features`] | the keys in xenstore, read and written |
+//! | `connect` | the handshake |
+//! | `rx`, `tx` | the two rings with their buffers |
+//! | `vif` | all of it together |
+//!
+//! # What it offers and what not
+//!
+//! Packets of several slots both ways, checksums left blank both ways, any MTU. Not yet: segmentation offload,
+//! several queues, separate event channels for the two rings, the control ring, multicast filters, XDP.
+//!
+//! # What a packet costs
+//!
+//! Received: the response is copied out of the ring once and checked, the grant of its page is ended with one
+//! compare-and-swap, the bytes are read in place, the page is granted again with one store. Sent: written straight
+//! into memory that the backend may read for as long as the interface is connected, then one request. Neither
+//! allocates, and neither makes a hypercall; a burst of any number of packets notifies the backend at most once.
+//!
+//! # What a hostile backend can do
+//!
+//! Take the interface down, with a [`Fault`] that says what it did. Nothing else: no panic, no loop without bound, no
+//! memory but what was shared with it.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod abi;
+pub mod assemble;
+mod connect;
+mod error;
+pub mod features;
+mod frame;
+mod rx;
+pub mod split;
+mod stats;
+mod tx;
+mod vif;
+
+pub use error::{Error, Fault};
+pub use features::{Offload, mac_name};
+pub use frame::{RxFrame, TxFrame};
+pub use rx::{RxChecksum, RxMeta};
+pub use stats::Stats;
+pub use tx::TxChecksum;
+pub use vif::{Identity, Options, Vif};

@@ -1,0 +1,91 @@
+//! The keys of an interface in xenstore, read and written.
+
+use alloc::string::String;
+use core::fmt::Write as _;
+
+use fata_hypercall::{GrantRef, Port};
+use fata_xenstore::decimal;
+
+use crate::abi::{ETHERNET_HEADER, MAX_PACKET};
+
+/// The longest IP packet where nobody says otherwise.
+pub const DEFAULT_MTU: u16 = 1500;
+
+/// The shortest that IPv4 permits (RFC 791).
+pub const MIN_MTU: u16 = 68;
+
+/// The longest of which frame lengths can be told.
+pub const MAX_MTU: u16 = (MAX_PACKET - ETHERNET_HEADER) as u16;
+
+/// For which IP versions the backend takes TCP and UDP with blank checksums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// Over IPv4 (no `feature-no-csum-offload`).
+    pub ipv4: bool,
+    /// Over IPv6 (`feature-ipv6-csum-offload`).
+    pub ipv6: bool,
+}
+
+/// Parses an Ethernet address as the toolstack writes it: six bytes in hexadecimal, colons between them.
+///
+/// It must be the address of one interface: not a group's, not zero.
+///
+/// ```
+/// use fata_netfront::features::parse_mac;
+/// assert_eq!(parse_mac(b"00:16:3e:00:Aa:01"), Some([0, 0x16, 0x3e, 0, 0xaa, 1]));
+/// assert_eq!(parse_mac(b"01:16:3e:00:00:01"), None, "multicast");
+/// ```
+#[must_use]
+pub fn parse_mac(text: &[u8]) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(|&byte| byte == b':');
+    for byte in &mut mac {
+        let &[high, low] = parts.next()? else { return None };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        *byte = (digit(high)? << 4 | digit(low)?) as u8;
+    }
+    let [first, ..] = mac;
+    (parts.next().is_none() && first & 1 == 0 && mac != [0; 6]).then_some(mac)
+}
+
+/// Parses an MTU.
+#[must_use]
+pub fn parse_mtu(text: &[u8]) -> Option<u16> {
+    decimal::parse(text, MIN_MTU.into()..=MAX_MTU.into())?.try_into().ok()
+}
+
+/// The interface's name as its address gives it, after the manner of systemd: it stays the same however the
+/// toolstack numbers its interfaces.
+///
+/// ```
+/// assert_eq!(fata_netfront::mac_name([0, 0x16, 0x3e, 0x12, 0xab, 0xcd]), "enx00163e12abcd");
+/// ```
+#[must_use]
+pub fn mac_name(mac: [u8; 6]) -> String {
+    let mut name = String::from("enx");
+    for byte in mac {
+        // Writing to a string cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
+}
+
+/// The keys that tell the backend where the rings are and what we understand.
+///
+/// * `request-rx-copy`: the backend copies into our pages; it refuses to connect without.
+/// * `feature-rx-notify`: we notify when we post receive buffers, so the backend can tell that we have stalled.
+/// * `feature-sg`: we take packets of several slots.
+/// * `feature-ipv6-csum-offload`: we take blank checksums over IPv6 too; over IPv4 that is understood.
+#[must_use]
+pub fn keys(tx_ring: GrantRef, rx_ring: GrantRef, port: Port) -> [(&'static str, String); 7] {
+    let number = |n: u32| decimal::string(n.into());
+    [
+        ("tx-ring-ref", number(tx_ring.0)),
+        ("rx-ring-ref", number(rx_ring.0)),
+        ("event-channel", number(port.0)),
+        ("request-rx-copy", number(1)),
+        ("feature-rx-notify", number(1)),
+        ("feature-sg", number(1)),
+        ("feature-ipv6-csum-offload", number(1)),
+    ]
+}

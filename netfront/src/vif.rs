@@ -1,0 +1,514 @@
+//! A network interface that lives as long as the domain.
+
+use alloc::rc::Rc;
+use alloc::string::ToString;
+use core::cell::{Cell, RefCell, RefMut};
+use core::fmt;
+use core::task::{Context, Poll};
+use core::time::Duration;
+
+use fata_events::Signal;
+use fata_events::select::{Either, select};
+use fata_events::xen::{Channel, Ports};
+use fata_grant::Table;
+use fata_hypercall::Hypervisor;
+use fata_xenstore::Client;
+use fata_xenstore::xenbus::{Frontend, Limits, State, Step};
+
+use crate::connect::{Connection, connect, diagnose, identify};
+use crate::frame::{RxFrame, TxFrame};
+use crate::rx::{Rx, RxMeta};
+use crate::stats::{Counters, Stats};
+use crate::tx::Tx;
+use crate::{Error, Fault, Offload};
+
+/// How an interface is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Pages to receive into: 20 to 256. Fewer lose packets in bursts, more cost memory.
+    pub rx_buffers: u16,
+    /// Frames in flight: 1 to 256. Half a page each, unless the MTU is above 2034.
+    pub tx_buffers: u16,
+    /// How long the backend may be silent.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// A packet of the greatest length fills this many buffers, and one more.
+    pub const MIN_RX_BUFFERS: u16 = 20;
+    /// As many as there are slots in the ring.
+    pub const MAX_BUFFERS: u16 = 256;
+}
+
+impl Default for Options {
+    /// 64 buffers each way: 384 KiB.
+    fn default() -> Self {
+        Self {
+            rx_buffers: 64,
+            tx_buffers: 64,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What an interface is: known once the backend is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// The longest IP packet, in bytes.
+    pub mtu: u16,
+    /// Which checksums may be left blank in what is sent.
+    pub offload: Offload,
+}
+
+/// A network interface (`device/vif/<index>`).
+///
+/// Clones are the same interface. [`run`](Self::run) is its life, to be spawned once; meanwhile one task moves
+/// frames, in this manner:
+///
+/// 1. [`receive`](Self::receive) and [`transmit`](Self::transmit) until there is nothing more to do,
+/// 2. [`flush`](Self::flush) once,
+/// 3. [`poll_ready`](Self::poll_ready), and start over when it says so.
+///
+/// ```no_run
+/// # use core::future::poll_fn;
+/// # use fata_hypercall::Hypervisor;
+/// # use fata_netfront::{TxChecksum, Vif};
+/// /// Sends everything back to where it came from.
+/// async fn reflect<H: Hypervisor>(vif: &Vif<H>) {
+///     loop {
+///         while vif.has_room() && let Some(frame) = vif.receive() {
+///             let len = frame.meta().len;
+///             frame.consume(|from| {
+///                 let Some(answer) = vif.transmit() else { return };
+///                 answer.consume(len, |to| {
+///                     to.copy_from_slice(from);
+///                     to[..6].copy_from_slice(&from[6..12]);
+///                     to[6..12].copy_from_slice(&from[..6]);
+///                     ((), TxChecksum::Complete)
+///                 });
+///             });
+///         }
+///         vif.flush();
+///         poll_fn(|cx| vif.poll_ready(cx)).await;
+///     }
+/// }
+/// ```
+pub struct Vif<H: Hypervisor>(Rc<Inner<H>>);
+
+struct Inner<H: Hypervisor> {
+    table: Table<H>,
+    ports: Ports<H>,
+    client: Client,
+    index: u32,
+    options: Options,
+    // What is shared with the backend, in three cells: a frame is received while another is sent.
+    rx: RefCell<Option<Rx<H>>>,
+    tx: RefCell<Option<Tx<H>>>,
+    channel: RefCell<Option<Channel<H>>>,
+    identity: Cell<Option<Identity>>,
+    /// The backend is connected, and has not broken the protocol.
+    up: Cell<bool>,
+    /// There was no room when somebody asked.
+    starved: Cell<bool>,
+    problem: Cell<Option<Error>>,
+    fault: Cell<Option<Fault>>,
+    stopping: Cell<bool>,
+    /// Raised for `run`: a fault, or the wish to stop.
+    attention: Signal,
+    /// Raised for everybody: the link, or the problem, is another one.
+    changes: Signal,
+    /// How much of `changes` and of the channel's events `poll_ready` has told of.
+    told: Cell<u64>,
+    seen: Cell<u64>,
+    counters: Counters,
+}
+
+impl<H: Hypervisor> Vif<H> {
+    /// The interface with this number. Nothing happens before [`run`](Self::run).
+    #[must_use]
+    pub fn new(table: Table<H>, ports: Ports<H>, client: Client, index: u32, mut options: Options) -> Self {
+        options.rx_buffers = options.rx_buffers.clamp(Options::MIN_RX_BUFFERS, Options::MAX_BUFFERS);
+        options.tx_buffers = options.tx_buffers.clamp(1, Options::MAX_BUFFERS);
+        Self(Rc::new(Inner {
+            table,
+            ports,
+            client,
+            index,
+            options,
+            rx: RefCell::default(),
+            tx: RefCell::default(),
+            channel: RefCell::default(),
+            identity: Cell::new(None),
+            up: Cell::new(false),
+            starved: Cell::new(false),
+            problem: Cell::new(None),
+            fault: Cell::new(None),
+            stopping: Cell::new(false),
+            attention: Signal::new(),
+            changes: Signal::new(),
+            told: Cell::new(0),
+            seen: Cell::new(0),
+            counters: Counters::default(),
+        }))
+    }
+
+    /// Its number among the domain's interfaces.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.0.index
+    }
+
+    /// Its address and abilities; `None` until the backend is there for the first time. They may be others after the
+    /// link was down.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.0.identity.get()
+    }
+
+    /// Its Ethernet address, once known.
+    #[must_use]
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        self.identity().map(|identity| identity.mac)
+    }
+
+    /// The longest IP packet in bytes, once known.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u16> {
+        self.identity().map(|identity| identity.mtu)
+    }
+
+    /// Whether frames can be exchanged now.
+    #[must_use]
+    pub fn link_up(&self) -> bool {
+        self.0.up.get()
+    }
+
+    /// What is, or was last, the matter. `None` while it is connected or the backend still has time.
+    #[must_use]
+    pub fn problem(&self) -> Option<Error> {
+        self.0.problem.get()
+    }
+
+    /// Raised whenever [`link_up`](Self::link_up) or [`problem`](Self::problem) changes.
+    #[must_use]
+    pub fn changes(&self) -> &Signal {
+        &self.0.changes
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.counters.get()
+    }
+
+    /// What the next received frame is, if there is one. It stays the next one until it is
+    /// [received](Self::receive).
+    #[must_use]
+    pub fn peek(&self) -> Option<RxMeta> {
+        let mut rx = self.half(&self.0.rx)?;
+        let next = rx.peek(&self.0.counters);
+        drop(rx);
+        self.checked(next).flatten()
+    }
+
+    /// Takes the next received frame; `None` if there is none, or the one before is still alive. Dropped unused, it
+    /// is discarded.
+    ///
+    /// Do not keep it across an await: the interface cannot end its connection meanwhile.
+    #[must_use]
+    pub fn receive(&self) -> Option<RxFrame<'_, H>> {
+        let meta = self.peek()?;
+        let rx = self.half(&self.0.rx)?;
+        Some(RxFrame::new(rx, meta, &self.0.counters))
+    }
+
+    /// Whether there is room for one more frame to send. If not, [`poll_ready`](Self::poll_ready) tells when there
+    /// is.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.room().is_some()
+    }
+
+    /// Room for one frame to send; `None` if there is none, or the room handed out before is not used yet. Dropped
+    /// unused, it costs nothing.
+    ///
+    /// Do not keep it across an await: the interface cannot end its connection meanwhile.
+    #[must_use]
+    pub fn transmit(&self) -> Option<TxFrame<'_, H>> {
+        Some(TxFrame::new(self.room()?, &self.0.counters))
+    }
+
+    fn room(&self) -> Option<RefMut<'_, Tx<H>>> {
+        let mut tx = self.half(&self.0.tx)?;
+        match tx.room(&self.0.counters) {
+            Ok(true) => {
+                self.0.starved.set(false);
+                Some(tx)
+            }
+            Ok(false) => {
+                self.0.starved.set(true);
+                self.0.counters.count(|stats| stats.tx_full += 1);
+                None
+            }
+            Err(fault) => {
+                drop(tx);
+                self.fail(fault);
+                None
+            }
+        }
+    }
+
+    /// Shows the backend all frames and buffers since the last call, with one notification at most; and takes back
+    /// what it has sent.
+    pub fn flush(&self) {
+        let mut notify = false;
+        if let Some(mut rx) = self.half(&self.0.rx) {
+            notify |= rx.publish();
+        }
+        if let Some(mut tx) = self.half(&self.0.tx) {
+            notify |= tx.publish();
+            let reaped = tx.reap(&self.0.counters);
+            drop(tx);
+            if self.checked(reaped) == Some(true) {
+                self.0.starved.set(false);
+            }
+        }
+        if notify {
+            self.notify();
+        }
+    }
+
+    /// Ready when there may be new frames, new room after there was none, or a change of the link. It flushes first.
+    ///
+    /// It may be ready without a cause, but loses none: what happens between a [`receive`](Self::receive) that gave
+    /// `None` and this call makes this call ready.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let inner = &*self.0;
+        self.flush();
+        if let Poll::Ready(count) = inner.changes.poll_after(inner.told.get(), cx) {
+            inner.told.set(count);
+            return Poll::Ready(());
+        }
+        let channel = inner.channel.borrow();
+        let Some(channel) = channel.as_ref().filter(|_| self.link_up()) else {
+            return Poll::Pending;
+        };
+        if let Poll::Ready(count) = channel.poll_after(inner.seen.get(), cx) {
+            inner.seen.set(count);
+            inner.counters.count(|stats| stats.events += 1);
+            return Poll::Ready(());
+        }
+        // From here on an event wakes us. Ask for one, and look once more for what came before anybody asked.
+        let starved = inner.starved.get();
+        let mut ready = false;
+        if let Some(mut rx) = self.half(&inner.rx) {
+            let frames = rx.enable_events(starved);
+            drop(rx);
+            ready |= self.checked(frames).unwrap_or(true);
+        }
+        if let Some(mut tx) = self.half(&inner.tx).filter(|_| starved) {
+            let sent = tx.enable_events();
+            drop(tx);
+            ready |= self.checked(sent).unwrap_or(true);
+        }
+        if ready { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// One half of the connection, while the link is up.
+    fn half<'a, T>(&self, cell: &'a RefCell<Option<T>>) -> Option<RefMut<'a, T>> {
+        if !self.link_up() {
+            return None;
+        }
+        RefMut::filter_map(cell.try_borrow_mut().ok()?, Option::as_mut).ok()
+    }
+
+    fn notify(&self) {
+        if let Some(channel) = &*self.0.channel.borrow() {
+            channel.notify();
+            self.0.counters.count(|stats| stats.notifications += 1);
+        }
+    }
+
+    fn checked<T>(&self, result: Result<T, Fault>) -> Option<T> {
+        result.map_err(|fault| self.fail(fault)).ok()
+    }
+
+    /// The backend broke the protocol: from here on nothing of it is looked at, and `run` closes the interface.
+    fn fail(&self, fault: Fault) {
+        let inner = &*self.0;
+        if inner.fault.get().is_none() {
+            inner.fault.set(Some(fault));
+            inner.counters.count(|stats| stats.faults += 1);
+            self.set_state(false, Some(Error::Fault(fault)));
+            inner.attention.raise();
+        }
+    }
+
+    fn set_state(&self, up: bool, problem: Option<Error>) {
+        let inner = &*self.0;
+        if (inner.up.replace(up), inner.problem.replace(problem)) != (up, problem) {
+            inner.changes.raise();
+        }
+    }
+
+    /// Has [`run`](Self::run) close the interface and end.
+    pub fn stop(&self) {
+        self.0.stopping.set(true);
+        self.0.attention.raise();
+    }
+
+    /// The interface's life: connects, and connects again whenever the backend comes back.
+    ///
+    /// A backend that does not come in time is a [`problem`](Self::problem), and is waited for further. Ends well
+    /// when the interface was removed or [stopped](Self::stop); may be called again then. Dropped, it leaves the
+    /// interface disconnected, but the store not told.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`]; [`Error::Fault`] and whatever else makes it impossible to go on. The backend has been
+    /// told, and everything shared with it is revoked, or in the grant table's quarantine.
+    pub async fn run(&self) -> Result<(), Error> {
+        let inner = &*self.0;
+        inner.fault.set(None);
+        inner.stopping.set(false);
+        let guard = DisconnectOnDrop(self);
+        let result = self.live().await;
+        drop(guard);
+        self.set_state(false, result.err());
+        result
+    }
+
+    async fn live(&self) -> Result<(), Error> {
+        let inner = &*self.0;
+        let mut seen = inner.attention.count();
+        let mut frontend = match Frontend::open(&inner.client, "vif", inner.index).await {
+            Err(error) if error.is_missing() => return Err(Error::NoDevice),
+            frontend => frontend?,
+        };
+        frontend.set_limits(inner.options.limits);
+        let mut result = Ok(());
+        loop {
+            let step = match select(frontend.next(), inner.attention.after(seen)).await {
+                Either::First(step) => step?,
+                Either::Second(count) => {
+                    seen = count;
+                    match inner.fault.get() {
+                        Some(fault) => self.end(&mut frontend, &mut result, Error::Fault(fault)).await?,
+                        None if inner.stopping.get() => {
+                            self.set_state(false, self.problem());
+                            frontend.stop();
+                        }
+                        None => {}
+                    }
+                    continue;
+                }
+            };
+            match step {
+                Step::Connect => {
+                    if let Err(error) = self.connect(&mut frontend).await {
+                        self.end(&mut frontend, &mut result, error).await?;
+                    }
+                }
+                Step::Ready => self.ready(),
+                Step::GiveUp => {
+                    let problem = diagnose(&frontend).await?;
+                    self.set_state(false, Some(problem));
+                }
+                Step::Disconnect => {
+                    self.set_state(false, self.problem());
+                    let connection = self.take_connection().await;
+                    frontend.set_state(State::Closed).await?;
+                    drop(connection);
+                }
+                Step::Finish => return result,
+            }
+        }
+    }
+
+    async fn connect(&self, frontend: &mut Frontend) -> Result<(), Error> {
+        let inner = &*self.0;
+        // What is left of an earlier connection goes first: there may not be memory for two.
+        drop(self.take_connection().await);
+        let identity = identify(frontend).await?;
+        inner.identity.set(Some(identity));
+        let Connection { channel, tx, rx } =
+            connect(frontend, &inner.table, &inner.ports, identity, inner.options).await?;
+        inner.seen.set(channel.count());
+        inner.starved.set(false);
+        inner.channel.replace(Some(channel));
+        inner.tx.replace(Some(tx));
+        inner.rx.replace(Some(rx));
+        Ok(())
+    }
+
+    /// The backend is connected, perhaps not for the first time.
+    fn ready(&self) {
+        let inner = &*self.0;
+        if self.link_up() || inner.fault.get().is_some() || inner.channel.borrow().is_none() {
+            return;
+        }
+        inner.counters.count(|stats| stats.connections += 1);
+        self.set_state(true, None);
+        // A backend that has looked at the receive ring before it listened does so again.
+        self.notify();
+    }
+
+    /// It cannot go on: tells the backend's host why, and leads out.
+    async fn end(&self, frontend: &mut Frontend, result: &mut Result<(), Error>, error: Error) -> Result<(), Error> {
+        self.set_state(false, Some(error));
+        if result.is_ok() {
+            *result = Err(error);
+        }
+        Ok(frontend.fatal(&error.to_string()).await?)
+    }
+
+    /// Takes all that is shared with the backend away from the frames' paths. Waits until nobody holds a frame.
+    async fn take_connection(&self) -> Remains<H> {
+        loop {
+            if let Some(remains) = self.try_take_connection() {
+                return remains;
+            }
+            self.0.client.handle().sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn try_take_connection(&self) -> Option<Remains<H>> {
+        let inner = &*self.0;
+        let mut rx = inner.rx.try_borrow_mut().ok()?;
+        let mut tx = inner.tx.try_borrow_mut().ok()?;
+        let mut channel = inner.channel.try_borrow_mut().ok()?;
+        Some((channel.take(), tx.take(), rx.take()))
+    }
+}
+
+/// A connection, or nothing. Dropped from the left: the port is closed before the rings go.
+type Remains<H> = (Option<Channel<H>>, Option<Tx<H>>, Option<Rx<H>>);
+
+/// Ends the connection when [`Vif::run`] ends, in whatever way.
+struct DisconnectOnDrop<'a, H: Hypervisor>(&'a Vif<H>);
+
+impl<H: Hypervisor> Drop for DisconnectOnDrop<'_, H> {
+    fn drop(&mut self) {
+        self.0.set_state(false, self.0.problem());
+        // If somebody holds a frame the connection ends with the next one, or with the interface.
+        drop(self.0.try_take_connection());
+    }
+}
+
+impl<H: Hypervisor> Clone for Vif<H> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<H: Hypervisor> fmt::Debug for Vif<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Vif({}, {})",
+            self.0.index,
+            if self.link_up() { "up" } else { "down" }
+        )
+    }
+}
