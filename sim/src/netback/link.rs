@@ -15,6 +15,9 @@ const RX_QUEUE: usize = 512;
 /// `rx_drain_timeout`: a packet that waited so long is dropped.
 const RX_DRAIN_NS: u64 = 10_000_000_000;
 
+/// A small piece of work; false: there was nothing to do.
+type Job = fn(&mut Link, &Plug, &Behaviour, &mut Stats) -> bool;
+
 pub(super) struct Link {
     dom0: Domain,
     guest: DomId,
@@ -77,8 +80,7 @@ impl Link {
             return false;
         }
         self.drop_old(stats);
-        let mut jobs: [fn(&mut Self, &Plug, &Behaviour, &mut Stats) -> bool; 4] =
-            [Self::take_one, Self::finish_one, Self::fetch_one, Self::deliver_one];
+        let mut jobs: [Job; 4] = [Self::take_one, Self::finish_one, Self::fetch_one, Self::deliver_one];
         jobs.rotate_left(self.dom0.machine.below(4) as usize);
         jobs.iter().any(|job| job(self, plug, behaviour, stats))
     }

@@ -25,7 +25,7 @@ const EXTRA_INFO: u16 = 8;
 const EXTRA_GSO: u8 = 1;
 const EXTRA_MCAST_ADD: u8 = 2;
 const EXTRA_MCAST_DEL: u8 = 3;
-const EXTRA_MAX: u8 = 5;
+const EXTRA_HASH: u8 = 4;
 const EXTRA_MORE: u8 = 1;
 
 const OKAY: i16 = 0;
@@ -116,7 +116,7 @@ pub(super) fn take(ring: &mut Ring, dom0: &Domain, guest: DomId) -> Result<Taken
         match extra[0] {
             EXTRA_GSO => gso = Some(parse_gso(extra)?),
             EXTRA_MCAST_ADD | EXTRA_MCAST_DEL => multicast = true,
-            1..EXTRA_MAX => {}
+            EXTRA_HASH => {}
             kind => return Err(Fatal(format!("Invalid extra type: {kind}"))),
         }
         more = extra[1] & EXTRA_MORE != 0;

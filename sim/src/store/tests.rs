@@ -262,9 +262,9 @@ fn a_watch_fires_at_once_and_then_for_everything_below() {
 #[test]
 fn transactions_are_snapshots_and_conflicts_are_eagain() {
     for_some_seeds(|client| {
-        client.call(WRITE, "data/a\01").unwrap();
+        client.call(WRITE, b"data/a\x001").unwrap();
         let tx = client.begin();
-        client.call(WRITE, "data/a\02").unwrap();
+        client.call(WRITE, b"data/a\x002").unwrap();
         assert_eq!(client.call_in(tx, READ, b"data/a\0").unwrap(), b"1", "the snapshot");
         client.call_in(tx, WRITE, b"data/b\0new").unwrap();
         assert_eq!(client.call(READ, "data/b\0"), Err("ENOENT".to_owned()), "not yet");
@@ -311,7 +311,7 @@ fn quotas_say_enospc() {
             node_size: 10,
             perms: 2,
         });
-        assert_eq!(client.call(WRITE, "data/a\012345678901"), Err("ENOSPC".to_owned()));
+        assert_eq!(client.call(WRITE, b"data/a\x0012345678901"), Err("ENOSPC".to_owned()));
         client.call(WATCH, "data\0a\0").unwrap();
         assert_eq!(client.call(WATCH, "data\0b\0"), Err("ENOSPC".to_owned()));
         client.begin();

@@ -113,6 +113,9 @@ impl Device for Card {
     }
 }
 
+/// Connections that a listening port has accepted, the oldest first.
+pub type Accepted = Rc<RefCell<VecDeque<Connection>>>;
+
 struct State {
     interface: Interface,
     card: Card,
@@ -120,7 +123,7 @@ struct State {
     sockets: SocketSet<'static>,
     icmp: SocketHandle,
     streams: Vec<Rc<RefCell<Stream>>>,
-    listeners: Vec<(u16, SocketHandle, Rc<RefCell<VecDeque<Connection>>>)>,
+    listeners: Vec<(u16, SocketHandle, Accepted)>,
     udps: Vec<Rc<RefCell<UdpState>>>,
     pings: Vec<Rc<RefCell<PingState>>>,
     dhcp: Option<(DhcpServer, SocketHandle)>,
@@ -189,7 +192,7 @@ impl Host {
     /// # Panics
     /// If `port` is 0.
     #[must_use]
-    pub fn listen(&self, port: u16) -> Rc<RefCell<VecDeque<Connection>>> {
+    pub fn listen(&self, port: u16) -> Accepted {
         let state = &mut *self.state.borrow_mut();
         let mut socket = tcp_socket();
         socket.listen(port).expect("a port that is not 0");

@@ -7,7 +7,7 @@ mod sockets;
 mod switch;
 
 pub use dhcp::DhcpConfig;
-pub use host::{Host, HostConfig};
+pub use host::{Accepted, Host, HostConfig};
 pub use packet::{Checksum, Gso, GsoKind, Packet};
 pub use sockets::{Connection, Ping, Udp};
 pub use switch::{Filter, Plug, Switch};
