@@ -104,6 +104,7 @@ impl Control {
                     return Ok(request);
                 }
                 (None, Ok(()) | Err(Error::Refused(_))) => self.due = false,
+                (None, Err(Error::Disconnected)) => {} // look again when the connection is back
                 (None, Err(error)) => return Err(error),
             }
         }

@@ -30,7 +30,8 @@ pub enum Error {
     /// The server stopped and said so, with this code in the ring's `error` field (1 communication, 2 ring index,
     /// 3 protocol; xen/include/public/io/xs_wire.h).
     ServerStopped(u32),
-    /// The connection was made anew: what belonged to the old one (a transaction) is gone.
+    /// The connection was lost and is being made anew. What belonged to the old one is gone: the transaction, and
+    /// the answer to the request, which may have been carried out or not. The next request waits for the new one.
     Disconnected,
     /// Nothing serves requests any more: the future [`run`](crate::Store::run) ended or was dropped.
     Stopped,
@@ -68,7 +69,7 @@ impl fmt::Display for Error {
             Self::BadValue => "a node holds something unexpected",
             Self::BadRing => "impossible indices in the xenstore ring",
             Self::ServerStopped(code) => return write!(f, "xenstored stopped with error {code}"),
-            Self::Disconnected => "the connection to xenstored was made anew",
+            Self::Disconnected => "the connection to xenstored was lost and is made anew",
             Self::Stopped => "the xenstore client has stopped",
             Self::Contended => "the transaction met other writers each time",
             Self::TimedOut => "the time limit passed",

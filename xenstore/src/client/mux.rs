@@ -214,7 +214,7 @@ impl Mux {
         };
         pending.caller = Caller::Nobody;
         match &mut pending.stage {
-            Stage::Sent => return,
+            Stage::Sent => {}
             // A commit that was not sent becomes an abort, for the transaction has to end either way (rule 64).
             Stage::Waiting(message) if pending.kind == MessageType::TRANSACTION_END => {
                 if let Some(commit) = message.get_mut(HEADER_LEN) {
@@ -431,10 +431,10 @@ impl Mux {
         }
     }
 
-    /// The connection is lost and a new one begins: whatever was asked or waits to be asked ends with `error`, and
-    /// the watches are set again.
-    pub(super) fn reconnect(&mut self, error: Error) {
-        self.fail_all(error);
+    /// The connection is lost and a new one begins: whatever was asked or waits to be asked fails, and the watches
+    /// are set again.
+    pub(super) fn reconnect(&mut self) {
+        self.fail_all(Error::Disconnected);
         self.stats.reconnects += 1;
         for watch in &mut self.watches {
             watch.set |= watch.asking.take().is_some();

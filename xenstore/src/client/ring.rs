@@ -77,7 +77,7 @@ impl<H: Hypervisor> Line<H> {
             if !can_reconnect || received == 0 {
                 return error;
             }
-            shared.mux.borrow_mut().reconnect(error);
+            shared.mux.borrow_mut().reconnect();
             page.store_u32(CONNECTION, RECONNECT, Ordering::SeqCst);
             self.channel.notify();
         }

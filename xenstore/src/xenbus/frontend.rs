@@ -219,6 +219,16 @@ impl Frontend {
     /// # Errors
     /// The connection to the store has ended, or the device moved to a backend that makes no sense.
     pub async fn next(&mut self) -> Result<Step, Error> {
+        loop {
+            match self.try_next().await {
+                // The nodes are still there when the connection is back.
+                Err(Error::Disconnected) => self.look_again = true,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_next(&mut self) -> Result<Step, Error> {
         let mut expired = false;
         if self.settled {
             expired = self.wait().await?;
@@ -308,21 +318,26 @@ impl Frontend {
             .collect();
         let node = self.key("state");
         self.unsure = true;
-        let written = self.client.transaction(async |nodes| {
-            let old = match nodes.read(&node).await {
-                Ok(old) => old,
-                Err(error) if error.is_missing() => return Ok(false),
-                Err(error) => return Err(error),
-            };
-            for (key, value) in &keys {
-                nodes.write(key, value).await?;
+        let written = loop {
+            let attempt = self.client.transaction(async |nodes| {
+                let old = match nodes.read(&node).await {
+                    Ok(old) => old,
+                    Err(error) if error.is_missing() => return Ok(false),
+                    Err(error) => return Err(error),
+                };
+                for (key, value) in &keys {
+                    nodes.write(key, value).await?;
+                }
+                if old != state.digit().as_bytes() {
+                    nodes.write(&node, state.digit()).await?;
+                }
+                Ok(true)
+            });
+            match attempt.await {
+                Err(Error::Disconnected) => {} // doing it twice does no harm
+                outcome => break outcome?,
             }
-            if old != state.digit().as_bytes() {
-                nodes.write(&node, state.digit()).await?;
-            }
-            Ok(true)
-        });
-        let written = written.await?;
+        };
         self.unsure = false;
         self.own = if written { state } else { State::Unknown };
         // A device with two steps goes on to Connected when it is Ready: that is no news for it.

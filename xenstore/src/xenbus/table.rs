@@ -130,7 +130,7 @@ const EXPIRED: Rows = [
     /* Initialised   */ [ DISCON,  DISCON,   GIVEUP,  GIVEUP,  READY,   DISCON,  DISCON,  GIVEUP,  GIVEUP  ],
     /* Connected     */ [ DISCON,  DISCON,   GIVEUP,  GIVEUP,  READY,   DISCON,  DISCON,  GIVEUP,  GIVEUP  ],
     /* Closing       */ [ DISCON,  DISCON,   DISCON,  DISCON,  DISCON,  DISCON,  DISCON,  DISCON,  DISCON  ],
-    /* Closed        */ [ RESTART, RESTART,  RESTART, RESTART, RESTART, RESTART, RESTART, RESTART, RESTART ],
+    /* Closed        */ [ RESTART, RESTART,  RESTART, RESTART, RESTART, GIVEUP,  RESTART, RESTART, RESTART ],
     /* Reconfiguring */ [ DISCON,  DISCON,   CLOSE,   CLOSE,   CLOSE,   DISCON,  DISCON,  CLOSE,   CLOSE   ],
     /* Reconfigured  */ [ DISCON,  DISCON,   CLOSE,   CLOSE,   CLOSE,   DISCON,  DISCON,  CLOSE,   CLOSE   ],
 ];

@@ -53,7 +53,10 @@ impl Hypervisor for Fake {
         None
     }
     fn store_ring(&self) -> Option<ServiceRing<'_>> {
-        Some(ServiceRing { page: &self.0.page, port: PORT })
+        Some(ServiceRing {
+            page: &self.0.page,
+            port: PORT,
+        })
     }
     fn version(&self) -> Option<Version> {
         None
@@ -104,8 +107,11 @@ impl Rig {
 
     /// With a ring page that `prepare` has had its hands on before anybody else.
     pub fn prepared(prepare: impl FnOnce(&SharedPage)) -> Self {
-        let machine =
-            Rc::new(Machine { page: SharedPage::new_zeroed(), info: SharedInfo::default(), kicks: Cell::new(0) });
+        let machine = Rc::new(Machine {
+            page: SharedPage::new_zeroed(),
+            info: SharedInfo::default(),
+            kicks: Cell::new(0),
+        });
         prepare(&machine.page);
         let clock = Rc::new(ManualClock::default());
         let executor = Executor::new(clock.clone());
@@ -114,7 +120,15 @@ impl Rig {
         let store = Store::new(hv, &ports, executor.handle()).expect("a store");
         let server = Server::new(Rc::clone(&machine));
         let runner = Some(executor.handle().spawn(store.run()));
-        Self { executor, clock, ports, machine, server, store, runner }
+        Self {
+            executor,
+            clock,
+            ports,
+            machine,
+            server,
+            store,
+            runner,
+        }
     }
 
     pub fn client(&self) -> Client {
@@ -158,7 +172,9 @@ impl Rig {
                 return now(task).expect("the task ended").expect("not cancelled");
             }
             match self.executor.turn() {
-                Turn::Idle { deadline: Some(deadline) } => self.clock.set(deadline),
+                Turn::Idle {
+                    deadline: Some(deadline),
+                } => self.clock.set(deadline),
                 Turn::Idle { deadline: None } => panic!("it waits for ever"),
                 Turn::Ready => {}
             }

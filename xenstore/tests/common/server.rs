@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use fata_grant::{ByteLayout, ByteRing};
 use fata_hypercall::{DomId, Errno};
-use fata_xenstore::wire::{Access, Assembler, MessageType, Names, Packet, Path, Permission, Reply, Request, WatchEvent};
+use fata_xenstore::wire::{
+    Access, Assembler, MessageType, Names, Packet, Path, Permission, Reply, Request, WatchEvent,
+};
 
 use super::Machine;
 
@@ -22,7 +24,12 @@ pub struct Letter {
 
 impl Letter {
     pub fn packet(&self) -> Packet<'_> {
-        Packet { kind: self.kind, req_id: self.req_id, tx_id: self.tx_id, payload: &self.payload }
+        Packet {
+            kind: self.kind,
+            req_id: self.req_id,
+            tx_id: self.tx_id,
+            payload: &self.payload,
+        }
     }
 
     pub fn request(&self) -> Request<'_> {
@@ -91,15 +98,31 @@ impl Server {
         let mut moved = false;
         loop {
             let mut buffer = [0; 100];
-            let wanted = self.input.wanted().expect("the client keeps to the limit").min(buffer.len());
+            let wanted = self
+                .input
+                .wanted()
+                .expect("the client keeps to the limit")
+                .min(buffer.len());
             if wanted == 0 {
-                let Packet { kind, req_id, tx_id, payload } = self.input.packet().expect("a whole message");
-                self.inbox.push_back(Letter { kind, req_id, tx_id, payload: payload.to_vec() });
+                let Packet {
+                    kind,
+                    req_id,
+                    tx_id,
+                    payload,
+                } = self.input.packet().expect("a whole message");
+                self.inbox.push_back(Letter {
+                    kind,
+                    req_id,
+                    tx_id,
+                    payload: payload.to_vec(),
+                });
                 self.most_waiting = self.most_waiting.max(self.inbox.len());
                 self.input.clear();
                 continue;
             }
-            let Ok(len @ 1..) = self.ring.read(page, &mut buffer[..wanted]) else { break };
+            let Ok(len @ 1..) = self.ring.read(page, &mut buffer[..wanted]) else {
+                break;
+            };
             self.input.feed(&buffer[..len]).expect("the client keeps to the limit");
             moved = true;
         }
@@ -135,14 +158,32 @@ impl Server {
     pub fn reply(&mut self, letter: &Letter, reply: &Reply<'_>) {
         let mut payload = Vec::new();
         reply.encode(&mut payload);
-        let kind = if matches!(reply, Reply::Error(_)) { MessageType::ERROR } else { letter.kind };
-        self.send(Packet { kind, req_id: letter.req_id, tx_id: letter.tx_id, payload: &payload });
+        let kind = if matches!(reply, Reply::Error(_)) {
+            MessageType::ERROR
+        } else {
+            letter.kind
+        };
+        self.send(Packet {
+            kind,
+            req_id: letter.req_id,
+            tx_id: letter.tx_id,
+            payload: &payload,
+        });
     }
 
     pub fn fire(&mut self, path: &str, token: &[u8]) {
         let mut payload = Vec::new();
-        WatchEvent { path: path.as_bytes(), token }.encode(&mut payload);
-        self.send(Packet { kind: MessageType::WATCH_EVENT, req_id: 0, tx_id: 0, payload: &payload });
+        WatchEvent {
+            path: path.as_bytes(),
+            token,
+        }
+        .encode(&mut payload);
+        self.send(Packet {
+            kind: MessageType::WATCH_EVENT,
+            req_id: 0,
+            tx_id: 0,
+            payload: &payload,
+        });
     }
 
     // The tree, as the toolstack and backends change it
@@ -153,7 +194,9 @@ impl Server {
     }
 
     pub fn get(&self, path: &str) -> Option<&str> {
-        self.nodes.get(path).map(|value| std::str::from_utf8(value).expect("text"))
+        self.nodes
+            .get(path)
+            .map(|value| std::str::from_utf8(value).expect("text"))
     }
 
     pub fn remove(&mut self, path: &str) {
@@ -198,7 +241,12 @@ impl Server {
                 if let Some(&errno) = self.refuse.get(path.as_str()) {
                     return Err(errno);
                 }
-                let value = self.tree(tx_id).ok_or(missing)?.get(path.as_str()).ok_or(missing)?.clone();
+                let value = self
+                    .tree(tx_id)
+                    .ok_or(missing)?
+                    .get(path.as_str())
+                    .ok_or(missing)?
+                    .clone();
                 Ok(Reply::Value(value.leak()))
             }
             Request::Write { path, value } => {
@@ -213,7 +261,10 @@ impl Server {
                 Ok(Reply::Ok)
             }
             Request::Mkdir(path) => {
-                self.tree(tx_id).ok_or(missing)?.entry(path.as_str().into()).or_default();
+                self.tree(tx_id)
+                    .ok_or(missing)?
+                    .entry(path.as_str().into())
+                    .or_default();
                 Ok(Reply::Ok)
             }
             Request::Rm(path) => {
@@ -222,7 +273,11 @@ impl Server {
             }
             Request::Directory(path) => {
                 let names = self.names(tx_id, path)?;
-                if names.len() > 4096 { Err(Errno::E2BIG) } else { Ok(Reply::Names(names_of(names))) }
+                if names.len() > 4096 {
+                    Err(Errno::E2BIG)
+                } else {
+                    Ok(Reply::Names(names_of(names)))
+                }
             }
             Request::DirectoryPart { path, offset } => {
                 let names = self.names(tx_id, path)?;
@@ -233,11 +288,15 @@ impl Server {
                 } else {
                     part.push(0);
                 }
-                Ok(Reply::Part { generation: self.changes.to_string().leak().as_bytes(), names: names_of(part) })
+                Ok(Reply::Part {
+                    generation: self.changes.to_string().leak().as_bytes(),
+                    names: names_of(part),
+                })
             }
-            Request::GetPerms(_) => {
-                Ok(Reply::Permissions(vec![Permission { access: Access::None, domain: DomId(5) }]))
-            }
+            Request::GetPerms(_) => Ok(Reply::Permissions(vec![Permission {
+                access: Access::None,
+                domain: DomId(5),
+            }])),
             Request::SetPerms { .. } => Ok(Reply::Ok),
             Request::Watch { path, token, .. } => {
                 let entry = (path.as_str().to_string(), token.to_vec());
@@ -250,12 +309,18 @@ impl Server {
             Request::Unwatch { path, token } => {
                 self.unwatched += 1;
                 let before = self.watches.len();
-                self.watches.retain(|(p, t)| (p.as_str(), t.as_slice()) != (path.as_str(), token));
-                if self.watches.len() < before { Ok(Reply::Ok) } else { Err(missing) }
+                self.watches
+                    .retain(|(p, t)| (p.as_str(), t.as_slice()) != (path.as_str(), token));
+                if self.watches.len() < before {
+                    Ok(Reply::Ok)
+                } else {
+                    Err(missing)
+                }
             }
             Request::TransactionStart => {
                 self.next_transaction += 1;
-                self.transactions.insert(self.next_transaction, (self.nodes.clone(), self.changes));
+                self.transactions
+                    .insert(self.next_transaction, (self.nodes.clone(), self.changes));
                 Ok(Reply::Transaction(self.next_transaction))
             }
             Request::TransactionEnd(commit) => {
@@ -297,8 +362,10 @@ impl Server {
     fn names(&mut self, tx_id: u32, path: Path<'_>) -> Result<Vec<u8>, Errno> {
         let prefix = format!("{}/", path.as_str());
         let tree = self.tree(tx_id).ok_or(Errno::ENOENT)?;
-        let mut names: Vec<&str> =
-            tree.keys().filter_map(|key| key.strip_prefix(&prefix)?.split('/').next()).collect();
+        let mut names: Vec<&str> = tree
+            .keys()
+            .filter_map(|key| key.strip_prefix(&prefix)?.split('/').next())
+            .collect();
         names.dedup();
         if names.is_empty() && !tree.contains_key(path.as_str()) {
             return Err(Errno::ENOENT);

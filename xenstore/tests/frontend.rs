@@ -1,0 +1,505 @@
+//! A frontend's nodes, driven by the table, against a small server and a backend played by hand.
+
+mod common;
+
+use core::time::Duration;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use common::Rig;
+use fata_events::JoinHandle;
+use fata_hypercall::{DomId, Errno};
+use fata_xenstore::control::{Control, Request};
+use fata_xenstore::xenbus::{Frontend, Limits, State, Step, devices};
+use fata_xenstore::{Client, Error};
+
+const FRONT: &str = "device/vif/0";
+const BACK: &str = "/local/domain/0/backend/vif/5/0";
+const OTHER: &str = "/local/domain/3/backend/vif/5/0";
+
+/// What a toolstack writes for a new device.
+fn attach(rig: &mut Rig, backend: &str, own: &str, state: &str) {
+    let server = &mut rig.server;
+    server.set(&format!("{backend}/state"), state);
+    server.set(&format!("{FRONT}/backend-id"), if backend == BACK { "0" } else { "3" });
+    server.set(&format!("{FRONT}/state"), own);
+    server.set(&format!("{FRONT}/backend"), backend);
+}
+
+fn backend(rig: &mut Rig, state: &str) {
+    rig.server.set(&format!("{BACK}/state"), state);
+    rig.settle();
+}
+
+fn own(rig: &Rig) -> &str {
+    rig.server.get("device/vif/0/state").unwrap_or("removed")
+}
+
+type Steps = Rc<RefCell<Vec<Step>>>;
+
+/// A driver with one step, as a network interface is. It writes down what it was told.
+fn drive(rig: &Rig) -> (JoinHandle<Result<(), Error>>, Steps) {
+    let steps = Steps::default();
+    let (store, log) = (rig.client(), Rc::clone(&steps));
+    let driver = async move {
+        let mut frontend = Frontend::appear(&store, "vif", 0).await?;
+        serve(&mut frontend, &log).await
+    };
+    (rig.handle().spawn(driver), steps)
+}
+
+async fn serve(frontend: &mut Frontend, log: &Steps) -> Result<(), Error> {
+    loop {
+        let step = frontend.next().await?;
+        log.borrow_mut().push(step);
+        match step {
+            Step::Connect => {
+                let keys = [
+                    ("tx-ring-ref", "8".to_string()),
+                    ("peer", frontend.backend_id().0.to_string()),
+                ];
+                frontend.switch(State::Connected, &keys).await?;
+            }
+            Step::Disconnect => frontend.set_state(State::Closed).await?,
+            Step::Ready | Step::GiveUp => {}
+            Step::Finish => return Ok(()),
+        }
+    }
+}
+
+fn taken(steps: &Steps) -> Vec<Step> {
+    steps.borrow_mut().drain(..).collect()
+}
+
+#[test]
+fn a_device_connects_and_ends_when_its_backend_does() {
+    let mut rig = Rig::new();
+    let (driver, steps) = drive(&rig);
+    rig.settle();
+    assert_eq!(taken(&steps), [], "there is no device yet (rule 68)");
+    attach(&mut rig, BACK, "1", "1");
+    rig.settle();
+    assert_eq!(taken(&steps), [], "the backend is not ready (rule 40)");
+    backend(&mut rig, "2");
+    assert_eq!(taken(&steps), [Step::Connect]);
+    assert_eq!(
+        (own(&rig), rig.server.get("device/vif/0/tx-ring-ref")),
+        ("4", Some("8"))
+    );
+    backend(&mut rig, "4");
+    assert_eq!(taken(&steps), [Step::Ready]);
+    backend(&mut rig, "4");
+    assert_eq!(taken(&steps), [Step::Ready], "its parameters have changed");
+    backend(&mut rig, "5");
+    assert_eq!(taken(&steps), [Step::Disconnect]);
+    assert_eq!(own(&rig), "6");
+    backend(&mut rig, "6");
+    assert_eq!(taken(&steps), []);
+    backend(&mut rig, "2");
+    assert_eq!(taken(&steps), [Step::Connect], "plugged in again");
+    backend(&mut rig, "4");
+    assert_eq!(taken(&steps), [Step::Ready]);
+    rig.server.remove(FRONT);
+    assert_eq!(rig.finish(driver), Ok(()));
+    assert_eq!(taken(&steps), [Step::Finish]);
+    assert_eq!(own(&rig), "removed", "a removed device does not rise from the dead");
+    rig.settle();
+    assert_eq!(rig.server.watches.len(), 0);
+    assert_eq!(rig.server.open_transactions(), 0);
+}
+
+#[test]
+fn keys_and_state_are_one_change() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    rig.server.refuse_commits = 1000;
+    let (driver, steps) = drive(&rig);
+    assert_eq!(rig.finish(driver), Err(Error::Contended));
+    assert_eq!(taken(&steps), [Step::Connect]);
+    assert_eq!((own(&rig), rig.server.get("device/vif/0/tx-ring-ref")), ("1", None));
+}
+
+#[test]
+fn a_backend_may_skip_states_rule_71() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    let (driver, steps) = drive(&rig);
+    rig.settle();
+    backend(&mut rig, "4");
+    assert_eq!(taken(&steps), [Step::Connect, Step::Ready]);
+    backend(&mut rig, "6"); // Closed without Closing
+    assert_eq!((taken(&steps), own(&rig)), (vec![Step::Disconnect], "6"));
+    backend(&mut rig, "2");
+    backend(&mut rig, "4");
+    assert_eq!(taken(&steps), [Step::Connect, Step::Ready]);
+    rig.server.remove(BACK); // gone without a word
+    rig.settle();
+    assert_eq!((taken(&steps), own(&rig)), (vec![Step::Disconnect], "6"));
+    drop(driver);
+    rig.settle();
+    assert_eq!(rig.server.watches.len(), 0);
+}
+
+#[test]
+fn a_backend_that_writes_nonsense_counts_as_gone_rule_69() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    let (_driver, steps) = drive(&rig);
+    rig.settle();
+    backend(&mut rig, "4");
+    backend(&mut rig, "four");
+    assert_eq!(taken(&steps), [Step::Connect, Step::Ready, Step::Disconnect]);
+}
+
+#[test]
+fn what_a_life_before_left_is_closed_first() {
+    for left in ["4", "3", "5", "6", "2", "7", "8"] {
+        let mut rig = Rig::new();
+        attach(&mut rig, BACK, left, "4");
+        let (_driver, steps) = drive(&rig);
+        rig.settle();
+        if left != "6" {
+            assert_eq!((own(&rig), taken(&steps)), ("5", vec![]), "found in {left}");
+            backend(&mut rig, "5");
+            assert_eq!((own(&rig), taken(&steps)), ("6", vec![Step::Disconnect]));
+        }
+        backend(&mut rig, "6");
+        assert_eq!((own(&rig), taken(&steps)), ("1", vec![]));
+        backend(&mut rig, "2");
+        assert_eq!((own(&rig), taken(&steps)), ("4", vec![Step::Connect]));
+    }
+}
+
+#[test]
+fn a_backend_that_does_not_let_go_is_waited_for_boundedly_rule_77() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "4", "4");
+    let start = rig.handle().now();
+    let store = rig.client();
+    let step = rig.run(async move {
+        let mut frontend = Frontend::open(&store, "vif", 0).await?;
+        frontend.next().await
+    });
+    assert_eq!(step, Ok(Step::Disconnect));
+    assert_eq!(rig.handle().now() - start, Limits::default().close);
+}
+
+#[test]
+fn a_backend_that_never_connects_is_given_up_rules_76_and_77() {
+    for (state, first) in [("1", None), ("2", Some(Step::Connect))] {
+        let mut rig = Rig::new();
+        attach(&mut rig, BACK, "1", state);
+        let start = rig.handle().now();
+        let store = rig.client();
+        let steps = rig.run(async move {
+            let mut frontend = Frontend::open(&store, "vif", 0).await?;
+            frontend.set_limits(Limits {
+                connect: Duration::from_secs(3),
+                ..Limits::default()
+            });
+            let mut steps = Vec::new();
+            loop {
+                let step = frontend.next().await?;
+                steps.push(step);
+                match step {
+                    Step::Connect => frontend.set_state(State::Connected).await?,
+                    Step::GiveUp => frontend.fatal("nobody there").await?,
+                    Step::Disconnect => frontend.set_state(State::Closed).await?,
+                    Step::Finish => return Ok::<_, Error>(steps),
+                    Step::Ready => {}
+                }
+            }
+        });
+        let last = [Step::GiveUp, Step::Disconnect, Step::Finish];
+        assert_eq!(steps, Ok(first.into_iter().chain(last).collect()));
+        assert_eq!(rig.handle().now() - start, Duration::from_secs(3));
+        assert_eq!(rig.server.get("error/device/vif/0/error"), Some("nobody there"));
+        assert_eq!(own(&rig), "6");
+    }
+}
+
+#[test]
+fn giving_up_may_be_ignored() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "1");
+    let store = rig.client();
+    let steps = rig.run(async move {
+        let mut frontend = Frontend::open(&store, "vif", 0).await?;
+        Ok::<_, Error>([frontend.next().await?, frontend.next().await?])
+    });
+    assert_eq!(
+        steps,
+        Ok([Step::GiveUp, Step::GiveUp]),
+        "once per limit, not in a circle"
+    );
+}
+
+#[test]
+fn our_own_wish_to_end_goes_by_closing_and_closed() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    let store = rig.client();
+    let (stop, stopped) = (fata_events::Signal::new(), Steps::default());
+    let (wish, log) = (stop.clone(), Rc::clone(&stopped));
+    let driver = rig.handle().spawn(async move {
+        let mut frontend = Frontend::open(&store, "vif", 0).await?;
+        let _ = fata_events::select::select(serve(&mut frontend, &Steps::default()), wish.after(0)).await;
+        frontend.stop();
+        serve(&mut frontend, &log).await
+    });
+    rig.settle();
+    backend(&mut rig, "4");
+    stop.raise();
+    rig.settle();
+    assert_eq!(
+        (own(&rig), taken(&stopped)),
+        ("5", vec![]),
+        "what the backend uses is not taken away under it"
+    );
+    backend(&mut rig, "5");
+    assert_eq!(
+        (own(&rig), taken(&stopped)),
+        ("6", vec![Step::Disconnect, Step::Finish])
+    );
+    assert_eq!(rig.finish(driver), Ok(()));
+}
+
+#[test]
+fn a_device_that_moves_to_another_backend_is_connected_there() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    let (_driver, steps) = drive(&rig);
+    rig.settle();
+    backend(&mut rig, "4");
+    assert_eq!(taken(&steps), [Step::Connect, Step::Ready]);
+    // Another driver domain; the toolstack describes the device anew.
+    attach(&mut rig, OTHER, "1", "2");
+    rig.settle();
+    assert_eq!(taken(&steps), [Step::Disconnect, Step::Connect]);
+    assert_eq!((own(&rig), rig.server.get("device/vif/0/peer")), ("4", Some("3")));
+    rig.server.set(&format!("{OTHER}/state"), "4");
+    rig.settle();
+    assert_eq!(taken(&steps), [Step::Ready]);
+    backend(&mut rig, "6");
+    assert_eq!(taken(&steps), [], "what the old backend does is its own business");
+    let watched: Vec<_> = rig
+        .server
+        .watches
+        .iter()
+        .filter(|(path, _)| path.ends_with("/state"))
+        .collect();
+    assert_eq!(watched.len(), 1, "and nobody watches it: {watched:?}");
+}
+
+#[test]
+fn a_device_that_is_removed_and_comes_back_at_once_starts_anew() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    let (_driver, steps) = drive(&rig);
+    rig.settle();
+    backend(&mut rig, "4");
+    assert_eq!(taken(&steps), [Step::Connect, Step::Ready]);
+    rig.server.remove(FRONT);
+    rig.server.remove(BACK);
+    attach(&mut rig, BACK, "1", "2"); // before the driver looks
+    rig.settle();
+    assert_eq!(taken(&steps), [Step::Disconnect, Step::Connect]);
+    assert_eq!(own(&rig), "4");
+}
+
+#[test]
+fn no_state_is_written_twice() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    let (_driver, _steps) = drive(&rig);
+    rig.settle();
+    for _ in 0..5 {
+        backend(&mut rig, "4");
+    }
+    backend(&mut rig, "5");
+    backend(&mut rig, "6");
+    let states: Vec<_> = rig
+        .server
+        .log
+        .iter()
+        .filter(|(path, _)| path == "device/vif/0/state")
+        .collect();
+    assert_eq!(states.len(), 2, "Connected and Closed: {states:?}");
+}
+
+/// Cancels `next` after every possible number of turns, and asks again.
+#[test]
+fn a_dropped_wait_loses_nothing_rule_59() {
+    for turns in 0..60 {
+        let mut rig = Rig::new();
+        attach(&mut rig, BACK, "4", "5"); // a reset lies ahead: writes, not only reads
+        let store = rig.client();
+        let mut frontend = rig.run(async move { Frontend::open(&store, "vif", 0).await }).unwrap();
+        let cell = Rc::new(RefCell::new(None));
+        let back = Rc::clone(&cell);
+        let (stop, stopped) = (fata_events::Signal::new(), fata_events::Signal::new());
+        let (wish, done) = (stop.clone(), stopped.clone());
+        let task = rig.handle().spawn(async move {
+            let early = match fata_events::select::select(frontend.next(), wish.after(0)).await {
+                fata_events::select::Either::First(step) => Some(step),
+                fata_events::select::Either::Second(_) => None,
+            };
+            *back.borrow_mut() = Some(frontend);
+            done.raise();
+            early
+        });
+        for _ in 0..turns {
+            rig.server.turn();
+            rig.ports.dispatch();
+            rig.executor.turn();
+        }
+        stop.raise();
+        let early = rig.finish(task);
+        assert_eq!(stopped.count(), 1);
+        let mut frontend = cell.borrow_mut().take().unwrap();
+        let step = match early {
+            Some(step) => step,
+            None => rig.run(async move { frontend.next().await }),
+        };
+        assert_eq!(step, Ok(Step::Disconnect), "after {turns} turns");
+        assert_eq!(own(&rig), "5", "after {turns} turns");
+        rig.settle();
+        assert_eq!(rig.server.open_transactions(), 0, "after {turns} turns");
+    }
+}
+
+#[test]
+fn a_missing_device_is_an_error_and_never_another_one_rule_74() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    let store = rig.client();
+    let error = rig.run(async move { Frontend::open(&store, "vif", 1).await.map(|_| ()) });
+    assert_eq!(error, Err(Error::Refused(Errno::ENOENT)));
+    rig.settle();
+    assert_eq!(rig.server.watches.len(), 0);
+}
+
+#[test]
+fn nodes_that_make_no_sense_are_an_error_rule_69() {
+    for (key, value) in [
+        ("state", "10"),
+        ("state", ""),
+        ("backend-id", "-1"),
+        ("backend-id", "32752"),
+        ("backend", "a b"),
+    ] {
+        let mut rig = Rig::new();
+        attach(&mut rig, BACK, "1", "2");
+        rig.server.set(&format!("{FRONT}/{key}"), value);
+        let store = rig.client();
+        let error = rig.run(async move { Frontend::open(&store, "vif", 0).await.map(|_| ()) });
+        assert!(
+            matches!(error, Err(Error::BadValue | Error::BadPath)),
+            "{key}={value}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn devices_are_listed_in_order() {
+    let mut rig = Rig::new();
+    let list = |client: Client| async move { devices(&client, "vif").await };
+    let client = rig.client();
+    assert_eq!(rig.run(list(client)), Ok(vec![]));
+    for id in ["10", "2", "0", "junk", "4294967296"] {
+        rig.server.set(&format!("device/vif/{id}/state"), "1");
+    }
+    let client = rig.client();
+    assert_eq!(rig.run(list(client)), Ok(vec![0, 2, 10]));
+}
+
+#[test]
+fn waiting_for_a_backend_ends_with_it_and_with_the_limit_rule_76() {
+    let second = Duration::from_secs(1);
+    for (state, expected) in [
+        ("4", Ok(State::Connected)),
+        ("5", Err(Error::Backend(State::Closing))),
+        ("6", Err(Error::Backend(State::Closed))),
+        ("", Err(Error::Backend(State::Unknown))),
+        ("3", Err(Error::TimedOut)),
+    ] {
+        let mut rig = Rig::new();
+        attach(&mut rig, BACK, "1", "2");
+        let store = rig.client();
+        let task = rig.handle().spawn(async move {
+            let mut frontend = Frontend::open(&store, "vif", 0).await?;
+            frontend.wait_for_backend(&[State::Connected], second).await
+        });
+        rig.settle();
+        if state.is_empty() {
+            rig.server.remove(BACK);
+        } else {
+            backend(&mut rig, state);
+        }
+        assert_eq!(rig.finish(task), expected);
+    }
+}
+
+#[test]
+fn domain_identity_comes_with_the_device() {
+    let mut rig = Rig::new();
+    attach(&mut rig, OTHER, "1", "2");
+    let store = rig.client();
+    let frontend = rig.run(async move { Frontend::open(&store, "vif", 0).await }).unwrap();
+    assert_eq!(
+        (frontend.backend_id(), frontend.backend_path(), frontend.path()),
+        (DomId(3), OTHER, FRONT)
+    );
+    assert_eq!(frontend.backend_key("mac"), format!("{OTHER}/mac"));
+    assert_eq!(frontend.key("mac"), "device/vif/0/mac");
+}
+
+#[test]
+fn shutdown_requests_are_taken_once() {
+    let mut rig = Rig::new();
+    let store = rig.client();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&seen);
+    let task = rig.handle().spawn(async move {
+        let mut control = Control::new(&store).await?;
+        loop {
+            let request = control.next().await?;
+            log.borrow_mut().push(request);
+        }
+        #[expect(unreachable_code, reason = "it gives the block its type")]
+        Ok::<(), Error>(())
+    });
+    rig.settle();
+    assert_eq!(rig.server.get("control/feature-poweroff"), Some("1"));
+    assert_eq!(rig.server.get("control/feature-reboot"), Some("1"));
+    for wish in ["poweroff", "halt", "reboot", "suspend", "crash", "dance", ""] {
+        rig.server.set("control/shutdown", wish);
+        rig.settle();
+        assert_eq!(rig.server.get("control/shutdown"), Some(""), "acknowledged");
+    }
+    let expected = [
+        Request::PowerOff,
+        Request::Halt,
+        Request::Reboot,
+        Request::Suspend,
+        Request::Crash,
+        Request::Other,
+    ];
+    assert_eq!(*seen.borrow(), expected);
+    drop(task);
+}
+
+#[test]
+fn a_toolstack_that_forbids_things_is_put_up_with() {
+    let mut rig = Rig::new();
+    for path in ["control/feature-poweroff", "control/feature-reboot"] {
+        rig.server.refuse.insert(path.into(), Errno::EACCES);
+    }
+    let store = rig.client();
+    let task = rig
+        .handle()
+        .spawn(async move { Control::new(&store).await?.next().await });
+    rig.settle();
+    rig.server.set("control/shutdown", "reboot");
+    assert_eq!(rig.finish(task), Ok(Request::Reboot));
+}
