@@ -41,7 +41,8 @@ mod kernel {
             "write-rodata" => poke(b"constant".as_ptr().addr(), true),
             "unmapped" => poke(1 << 46, false),
             "execute-data" => execute(Box::leak(Box::new([0xc3_u8; 16])).as_ptr()),
-            "execute-stack" => execute([0xc3_u8; 16].as_ptr()),
+            "execute-rodata" => execute([0xc3_u8; 16].as_ptr()),
+            "execute-stack" => execute(black_box(&mut [black_box(0xc3_u8); 16]).as_ptr()),
             "overflow" => {
                 black_box(overflow(1));
             }

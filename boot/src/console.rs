@@ -7,7 +7,7 @@
 //!   PVH domain.
 //! * COM1, where nothing looks like Xen.
 //!
-//! [`write`] uses the ring if there is one and Xen's log otherwise; a crash report goes to both.
+//! [`write()`] uses the ring if there is one and Xen's log otherwise; a crash report goes to both.
 
 use core::arch::asm;
 use core::fmt;

@@ -1,12 +1,14 @@
 //! From the first instruction to main: everything between a PVH loader and a Rust program on bare x86-64.
 //!
-//! A program links this crate, names its main function with [`entry!`], and is linked with `-Tfata.ld` (the script
+//! A program links this crate, names its main function with `entry!`, and is linked with `-Tfata.ld` (the script
 //! comes from this crate's build script). What it gets:
 //!
-//! * a heap: `alloc` works, and [`memory`] tells how much there is;
+//! * a heap: `alloc` works, and `memory` tells how much there is;
 //! * page protection: nothing is both writable and executable, page zero and the page under the stack are not there;
-//! * a [`console`] for first and last words; panics and faults end in a report on it and `SHUTDOWN_crash`;
-//! * an end: [`shutdown`].
+//! * a `console` for first and last words; panics and faults end in a report on it and `SHUTDOWN_crash`;
+//! * an end: `shutdown`.
+//!
+//! `examples/misbehave.rs` is a program that uses this crate alone, and shows what becomes of each kind of fault.
 //!
 //! One virtual CPU runs, interrupts are off for good, and there is one stack of 64 KiB: an event loop keeps its tasks
 //! on the heap.
