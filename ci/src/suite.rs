@@ -5,6 +5,7 @@
 
 mod bench;
 mod boot;
+mod host;
 mod input;
 mod life;
 mod network;
@@ -68,7 +69,7 @@ pub struct Images {
 
 /// All tests, in the order in which they run: what others stand on comes first.
 fn tests() -> impl Iterator<Item = Test> {
-    [boot::TESTS, network::TESTS, life::TESTS, input::TESTS]
+    [host::TESTS, boot::TESTS, network::TESTS, life::TESTS, input::TESTS]
         .into_iter()
         .flatten()
         .copied()
