@@ -5,6 +5,7 @@ mod common;
 use core::time::Duration;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use common::Rig;
 use fata_events::JoinHandle;
@@ -502,4 +503,68 @@ fn a_toolstack_that_forbids_things_is_put_up_with() {
     rig.settle();
     rig.server.set("control/shutdown", "reboot");
     assert_eq!(rig.finish(task), Ok(Request::Reboot));
+}
+
+/// A device with two steps, as a disk is.
+#[test]
+fn a_device_with_two_steps_is_ready_once() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "3"); // a backend that negotiates nothing goes straight to Initialised
+    let store = rig.client();
+    let steps = Steps::default();
+    let log = Rc::clone(&steps);
+    let _driver = rig.handle().spawn(async move {
+        let mut frontend = Frontend::open(&store, "vif", 0).await?;
+        loop {
+            let step = frontend.next().await?;
+            log.borrow_mut().push(step);
+            match step {
+                Step::Connect => frontend.switch(State::Initialised, &[("ring-ref", "8")]).await?,
+                Step::Ready => frontend.switch::<&str, &str>(State::Connected, &[]).await?,
+                Step::Disconnect => frontend.set_state(State::Closed).await?,
+                Step::GiveUp | Step::Finish => return Ok::<(), Error>(()),
+            }
+        }
+    });
+    rig.settle();
+    assert_eq!((taken(&steps), own(&rig)), (vec![Step::Connect], "3"));
+    backend(&mut rig, "4");
+    assert_eq!((taken(&steps), own(&rig)), (vec![Step::Ready], "4"));
+    rig.clock.advance(Duration::from_secs(60));
+    rig.settle();
+    assert_eq!(taken(&steps), [], "connected, it waits without a limit");
+    backend(&mut rig, "5");
+    assert_eq!((taken(&steps), own(&rig)), (vec![Step::Disconnect], "6"));
+}
+
+#[test]
+fn a_device_outlives_its_connection_to_the_store() {
+    let mut rig = Rig::new();
+    rig.machine.page.store_u32(2064, 1 | 2, Ordering::SeqCst);
+    attach(&mut rig, BACK, "1", "1");
+    let (driver, steps) = drive(&rig);
+    rig.settle();
+    // The server stops while the driver is about to write Connected.
+    rig.server.set(&format!("{BACK}/state"), "2");
+    while steps.borrow().is_empty() {
+        rig.turn();
+    }
+    rig.machine.page.store_u32(2072, 1, Ordering::SeqCst);
+    rig.machine.signal();
+    rig.ports.dispatch();
+    rig.executor.turn();
+    for offset in [2048, 2052, 2056, 2060, 2072] {
+        rig.machine.page.store_u32(offset, 0, Ordering::SeqCst);
+    }
+    let nodes = core::mem::take(&mut rig.server.nodes);
+    rig.server = common::Server::new(Rc::clone(&rig.machine));
+    rig.server.nodes = nodes;
+    rig.machine.page.store_u32(2068, 0, Ordering::SeqCst);
+    rig.machine.signal();
+    rig.settle();
+    assert_eq!(rig.store.stats().reconnects, 1);
+    assert_eq!((own(&rig), driver.is_finished()), ("4", false));
+    backend(&mut rig, "4");
+    assert_eq!(taken(&steps), [Step::Connect, Step::Ready]);
+    assert_eq!(rig.server.open_transactions(), 0);
 }
