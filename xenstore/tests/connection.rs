@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use common::{Rig, now};
-use fata_hypercall::Errno;
 use fata_xenstore::Error;
 use fata_xenstore::wire::{MessageType, Packet};
 
