@@ -10,7 +10,7 @@
 //!
 //! `examples/misbehave.rs` is a program that uses this crate alone, and shows what becomes of each kind of fault.
 //!
-//! One virtual CPU runs, interrupts are off for good, and there is one stack of 64 KiB: an event loop keeps its tasks
+//! One virtual CPU runs, interrupts are off for good, and there is one stack of 128 KiB: an event loop keeps its tasks
 //! on the heap.
 //!
 //! The modules that only decide ([`start_info`], [`memory_map`], [`regions`], [`frames`]) compile and are tested on

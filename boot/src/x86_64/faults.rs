@@ -122,7 +122,7 @@ fn describe_page_fault(out: &mut Lines, error: u64, cr2: u64) {
     out.text("fata: ");
     if image::guard().contains(&cr2) {
         out.text("stack overflow: the stack has ")
-            .decimal(image::STACK_SIZE / 1024)
+            .decimal((image::stack().end - image::stack().start) / 1024)
             .text(" KiB\n");
         return;
     }

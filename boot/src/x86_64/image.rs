@@ -14,16 +14,13 @@ unsafe extern "C" {
     static __image_end: u8;
 }
 
-/// Bytes of stack. There is one; tasks keep their state on the heap. `fata.ld` has the same number.
-pub(crate) const STACK_SIZE: u64 = 64 << 10;
-
 /// The page under the stack, which is not mapped.
 pub(crate) fn guard() -> Range<u64> {
     let bottom = (&raw const __stack_guard).addr() as u64;
     bottom..bottom + 4096
 }
 
-/// The stack.
+/// The stack. There is one; tasks keep their state on the heap.
 pub(crate) fn stack() -> Range<u64> {
     (&raw const __stack_bottom).addr() as u64..(&raw const __stack_top).addr() as u64
 }
