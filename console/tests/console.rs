@@ -261,6 +261,24 @@ fn rule_79_a_stopped_daemon_costs_lines() {
     assert!(got.ends_with("bytes lost]\r\nnow\r\n"));
 }
 
+/// A line that lost a part loses all that comes after it: no text is put together that nobody wrote.
+#[test]
+fn rule_79_the_rest_of_a_cut_line_is_dropped_too() {
+    let mut guest = guest();
+    guest.console.write(b"head ");
+    guest.console.write(&[b'-'; RING + BACKLOG]);
+    let mut got = guest.daemon.take_all(&mut guest.xen);
+    guest.console.write(b"tail\nnext\n");
+    got += &guest.daemon.take_all(&mut guest.xen);
+    let dashes = got.matches('-').count();
+    let expected = format!(
+        "head {}\r\n[console: {} bytes lost]\r\n[console: 5 bytes lost]\r\nnext\r\n",
+        "-".repeat(dashes),
+        RING + BACKLOG - dashes
+    );
+    assert_eq!(got, expected);
+}
+
 /// Rule 66 for the console: indices are taken as found, and wrap.
 #[test]
 fn rule_66_indices_are_taken_as_found() {
@@ -418,10 +436,12 @@ fn rule_80_the_flush_is_bounded() {
     guest.console.write(&[b'x'; 3000]);
     // A stopped daemon: time goes by in poll.
     guest.hv.set_hook(|hv| hv.0.tsc.set(hv.0.tsc.get() + 100_000));
+    guest.hv.signal(PORT); // an old event must not keep poll from sleeping
     let before = guest.hv.system_time();
     assert!(!guest.console.flush(guest.xen.clock(), Duration::from_millis(5)));
     let took = guest.hv.system_time() - before;
     assert!((5_000_000..6_000_000).contains(&took), "{took} ns");
+    assert!(guest.hv.0.polls.borrow()[0].slept);
 
     // A daemon that signals and takes nothing; and a clock that stands still on top of it.
     guest.hv.0.polls.borrow_mut().clear();
