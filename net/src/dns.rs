@@ -31,6 +31,15 @@ const ROUNDS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), D
 /// After this time no further server is asked.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
+/// Any address, any port.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+/// Room for the questions, and for a few answers that turn out to be wrong.
+const OPTIONS: UdpOptions = UdpOptions {
+    rx_buffer: 8 * LARGEST,
+    tx_buffer: 2 * LARGEST,
+    datagrams: 16,
+};
+
 /// Which addresses are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -67,12 +76,6 @@ pub(crate) async fn resolve(stack: &Stack, name: &str, family: Family) -> Result
     if servers.is_empty() {
         return Err(Error::NoNameServer);
     }
-    let options = UdpOptions {
-        rx_buffer: 4 * LARGEST,
-        tx_buffer: 2 * LARGEST,
-        datagrams: 4,
-    };
-    let socket = stack.udp_on(([0, 0, 0, 0], 0).into(), options)?;
     let kinds: &[u16] = match family {
         Family::Ipv4 => &[TYPE_A],
         Family::Ipv6 => &[TYPE_AAAA],
@@ -97,6 +100,8 @@ pub(crate) async fn resolve(stack: &Stack, name: &str, family: Family) -> Result
             })
             .collect();
         let server = SocketAddr::new(server, PORT);
+        // Each server gets a port of its own, and none waits for the neighbour of another one.
+        let socket = stack.udp_on(ANY, OPTIONS)?;
         match ask(stack, &socket, server, &name, &mut queries, (now + round).min(limit)).await {
             Ok(()) => {}
             // This server is out of reach; another one may not be.

@@ -154,8 +154,6 @@ impl fmt::Debug for UdpSocket {
 /// A socket whose first datagram waits for its neighbour.
 pub(crate) struct Stuck {
     handle: SocketHandle,
-    /// How many datagrams' bytes were waiting: less means that it has moved on.
-    queued: usize,
     until: Instant,
 }
 
@@ -224,7 +222,8 @@ impl State {
         }
     }
 
-    /// Empties sockets whose first datagram is for a neighbour that does not answer.
+    /// Empties sockets whose first datagram is for a neighbour that does not answer. Called when everything that can be
+    /// sent has been sent.
     ///
     /// smoltcp asks for the neighbour's address once a second, for ever, and sends nothing else from that socket in
     /// the meantime. (It offers no way to take one datagram back, so all go; UDP may.)
@@ -233,12 +232,11 @@ impl State {
             return;
         }
         let mut stuck = core::mem::take(&mut self.stuck);
-        stuck.retain(|stuck| self.udp(stuck.handle).send_queue() == stuck.queued);
+        stuck.retain(|stuck| self.udp(stuck.handle).send_queue() > 0);
         for (handle, socket) in self.sockets.iter_mut() {
             let Socket::Udp(socket) = socket else {
                 continue;
             };
-            let queued = socket.send_queue();
             let until = stuck
                 .iter()
                 .find(|stuck| stuck.handle == handle)
@@ -249,10 +247,9 @@ impl State {
                 socket.close();
                 // It was bound there before.
                 let _ = socket.bind(endpoint);
-            } else if until.is_none() && queued > 0 && stuck.try_reserve(1).is_ok() {
+            } else if until.is_none() && socket.send_queue() > 0 && stuck.try_reserve(1).is_ok() {
                 stuck.push(Stuck {
                     handle,
-                    queued,
                     until: now + STUCK,
                 });
             }
