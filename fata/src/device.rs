@@ -10,22 +10,19 @@ use crate::port::Interface;
 /// An interface as a device. The stack is compiled for this type only.
 pub(crate) struct InterfaceDevice(pub(crate) Rc<dyn Interface>);
 
-/// A frame that was taken out of the device.
+/// The next received frame.
 pub(crate) struct Received<'a> {
     interface: &'a dyn Interface,
     checksum: RxChecksum,
     used: bool,
 }
 
-/// Room that was reserved in the device.
-pub(crate) struct Room<'a> {
-    interface: &'a dyn Interface,
-    used: bool,
-}
+/// Room for one frame to send. The device is borrowed, so nobody else can take it.
+pub(crate) struct Room<'a>(&'a dyn Interface);
 
 impl InterfaceDevice {
     fn room(&self) -> Option<Room<'_>> {
-        self.0.reserve().then(|| Room { interface: &*self.0, used: false })
+        self.0.has_room().then_some(Room(&*self.0))
     }
 }
 
@@ -42,10 +39,17 @@ impl Device for InterfaceDevice {
     }
 
     fn receive(&mut self) -> Option<(Received<'_>, Room<'_>)> {
-        // Room first: it can be given back without a trace, and a frame cannot.
+        // The frame first: nobody shall wait for room who has nothing to send.
+        let checksum = self.0.peek()?;
         let room = self.room()?;
-        let checksum = self.0.receive()?;
-        Some((Received { interface: &*self.0, checksum, used: false }, room))
+        Some((
+            Received {
+                interface: &*self.0,
+                checksum,
+                used: false,
+            },
+            room,
+        ))
     }
 
     fn transmit(&mut self) -> Option<Room<'_>> {
@@ -68,10 +72,10 @@ impl RxFrame for Received<'_> {
 
     fn consume<R>(mut self, f: impl FnOnce(&[u8]) -> R) -> R {
         self.used = true;
-        let (mut f, mut result) = (Some(f), None);
-        self.interface.read(&mut |bytes| result = f.take().map(|f| f(bytes)).or(result.take()));
-        // An interface that does not call back breaks its promise; the stack then sees a frame without bytes.
-        result.or_else(|| f.take().map(|f| f(&[]))).unwrap_or_else(|| unreachable!())
+        let mut once = Once::New(f);
+        self.interface.read(&mut |frame| once.call(|f| f(frame)));
+        // The link went down between the look and the reading: the stack sees a frame without bytes, and drops it.
+        once.finish(|f| f(&[]))
     }
 }
 
@@ -84,24 +88,135 @@ impl Drop for Received<'_> {
 }
 
 impl TxFrame for Room<'_> {
-    fn consume<R>(mut self, len: usize, f: impl FnOnce(&mut [u8]) -> (R, TxMeta)) -> R {
-        self.used = true;
-        let (mut f, mut result) = (Some(f), None);
-        self.interface.write(len, &mut |bytes| {
-            let Some(f) = f.take() else { return TxMeta::default() };
-            let (value, meta) = f(bytes);
-            result = Some(value);
+    fn consume<R>(self, len: usize, f: impl FnOnce(&mut [u8]) -> (R, TxMeta)) -> R {
+        let mut once = Once::New(f);
+        self.0.write(len, &mut |frame| {
+            let mut meta = TxMeta::default();
+            once.call(|f| {
+                let (value, its_meta) = f(frame);
+                meta = its_meta;
+                value
+            });
             meta
         });
-        // An interface that does not call back breaks its promise; the stack's frame then goes nowhere.
-        result.or_else(|| f.take().map(|f| f(&mut alloc::vec![0; len]).0)).unwrap_or_else(|| unreachable!())
+        // The link went down meanwhile: the frame is lost, as frames may be.
+        once.finish(|f| f(&mut alloc::vec![0; len]).0)
     }
 }
 
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        if !self.used {
-            self.interface.unreserve();
+/// A function that is called once, through an object that could call it more often or not at all.
+enum Once<F, R> {
+    New(F),
+    Called(R),
+    Running,
+}
+
+impl<F, R> Once<F, R> {
+    fn call(&mut self, with: impl FnOnce(F) -> R) {
+        *self = match core::mem::replace(self, Self::Running) {
+            Self::New(f) => Self::Called(with(f)),
+            called => called,
+        };
+    }
+
+    /// What it gave; it is called now if it was not.
+    fn finish(mut self, with: impl FnOnce(F) -> R) -> R {
+        self.call(with);
+        match self {
+            Self::Called(value) => value,
+            Self::New(_) | Self::Running => unreachable!("a function that calls itself"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+    use core::cell::{Cell, RefCell};
+    use fata_net::{ChecksumOffload, TxChecksum};
+
+    /// An interface that gives back what it is sent, as long as it is up.
+    #[derive(Default)]
+    struct Loop {
+        up: Cell<bool>,
+        frames: RefCell<Vec<Vec<u8>>>,
+    }
+
+    impl Interface for Loop {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities {
+                mac: [2; 6],
+                mtu: 1500,
+                tx_checksum: ChecksumOffload::NONE,
+            }
+        }
+        fn link_up(&self) -> bool {
+            self.up.get()
+        }
+        fn problem(&self) -> String {
+            String::new()
+        }
+        fn peek(&self) -> Option<RxChecksum> {
+            (!self.frames.borrow().is_empty()).then_some(RxChecksum::Validated)
+        }
+        fn read(&self, f: &mut dyn FnMut(&[u8])) {
+            if self.up.get() {
+                let frame = self.frames.borrow_mut().remove(0);
+                f(&frame);
+            }
+        }
+        fn has_room(&self) -> bool {
+            true
+        }
+        fn write(&self, length: usize, f: &mut dyn FnMut(&mut [u8]) -> TxMeta) {
+            if self.up.get() {
+                let mut frame = alloc::vec![0; length];
+                assert_eq!(f(&mut frame).checksum, TxChecksum::Blank);
+                self.frames.borrow_mut().push(frame);
+            }
+        }
+        fn flush(&self) {}
+        fn poll_ready(&self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+    }
+
+    fn send(device: &mut InterfaceDevice, text: &[u8]) -> usize {
+        device.transmit().unwrap().consume(text.len(), |frame| {
+            frame.copy_from_slice(text);
+            (frame.len(), TxMeta::new(TxChecksum::Blank))
+        })
+    }
+
+    #[test]
+    fn frames_pass_in_both_directions() {
+        let interface = Rc::new(Loop::default());
+        let mut device = InterfaceDevice(interface.clone());
+        interface.up.set(true);
+        assert!(device.receive().is_none());
+        assert_eq!(send(&mut device, b"one"), 3);
+        assert_eq!(send(&mut device, b"two"), 3);
+        assert_eq!(send(&mut device, b"three"), 5);
+        let (frame, _room) = device.receive().unwrap();
+        assert_eq!(frame.checksum(), RxChecksum::Validated);
+        assert_eq!(frame.consume(<[u8]>::to_vec), b"one");
+        drop(device.receive());
+        assert_eq!(
+            device.receive().unwrap().0.consume(<[u8]>::to_vec),
+            b"three",
+            "a dropped frame is gone"
+        );
+    }
+
+    #[test]
+    fn a_link_that_goes_down_in_between_loses_the_frame() {
+        let interface = Rc::new(Loop::default());
+        let mut device = InterfaceDevice(interface.clone());
+        interface.frames.borrow_mut().push(b"x".to_vec());
+        assert_eq!(send(&mut device, b"lost"), 4);
+        assert_eq!(device.receive().unwrap().0.consume(<[u8]>::len), 0);
+        assert_eq!(interface.frames.borrow().len(), 1);
     }
 }

@@ -39,7 +39,14 @@ impl Env {
     /// its `Env`.
     pub fn new(port: Rc<dyn Port>, handle: Handle, args: Args, random: Random) -> Self {
         let (shutdown, networks) = Default::default();
-        Self(Rc::new(Inner { args, handle, port, shutdown, networks, random }))
+        Self(Rc::new(Inner {
+            args,
+            handle,
+            port,
+            shutdown,
+            networks,
+            random,
+        }))
     }
 
     /// The boot arguments.
@@ -52,7 +59,9 @@ impl Env {
     #[must_use]
     pub fn hostname(&self) -> String {
         let given = self.0.args.hostname().map(String::from);
-        given.or_else(|| self.0.port.name()).unwrap_or_else(|| String::from("fata"))
+        given
+            .or_else(|| self.0.port.name())
+            .unwrap_or_else(|| String::from("fata"))
     }
 
     /// What runs the program, for people to read: `Xen 4.17`.
@@ -84,7 +93,12 @@ impl Env {
     /// The names of the interfaces there are.
     #[must_use]
     pub fn interfaces(&self) -> Vec<String> {
-        self.0.port.interfaces().iter().map(|(index, _)| network::name(*index)).collect()
+        self.0
+            .port
+            .interfaces()
+            .iter()
+            .map(|(index, _)| network::name(*index))
+            .collect()
     }
 
     /// The console.
@@ -141,13 +155,19 @@ impl Env {
     /// All figures of the running program.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let Inner { handle, port, networks, .. } = &*self.0;
+        let Inner {
+            handle, port, networks, ..
+        } = &*self.0;
         let networks = networks.borrow();
         let tasks = handle.stats();
         let interfaces = port.interfaces().into_iter().map(|(index, interface)| InterfaceStats {
             name: network::name(index),
             link_up: interface.link_up(),
-            stack: networks.iter().find(|network| network.index() == index).map(Network::stats).unwrap_or_default(),
+            stack: networks
+                .iter()
+                .find(|network| network.index() == index)
+                .map(Network::stats)
+                .unwrap_or_default(),
         });
         Stats {
             uptime: handle.now().since_zero(),
@@ -177,6 +197,8 @@ impl Env {
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Env").field("args", &self.0.args).finish_non_exhaustive()
+        f.debug_struct("Env")
+            .field("args", &self.0.args)
+            .finish_non_exhaustive()
     }
 }

@@ -42,7 +42,10 @@ impl Failure {
     /// Ends the program with `code` after `message` was printed.
     #[must_use]
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -83,7 +86,10 @@ impl Termination for Infallible {
 
 impl Termination for ExitCode {
     fn outcome(self) -> Outcome {
-        Outcome { code: self, error: None }
+        Outcome {
+            code: self,
+            error: None,
+        }
     }
 }
 
@@ -114,7 +120,10 @@ fn failed(error: &(dyn Error + 'static)) -> Outcome {
         }
         cause = error.source();
     }
-    Outcome { code, error: Some(text) }
+    Outcome {
+        code,
+        error: Some(text),
+    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 #![no_std]
 #![deny(unsafe_code)] // start/metal.rs alone allows it, and says why
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
-extern crate alloc;
 
 pub mod args;
 mod console;
@@ -27,6 +27,6 @@ pub use exit::{ExitCode, Failure, Outcome, Termination};
 pub use fata_events::{Cancelled, Instant, JoinHandle, TimedOut};
 pub use fata_macros::main;
 pub use fata_net as net;
-pub use network::Error as NetworkError;
 pub use logger::Logger;
+pub use network::Error as NetworkError;
 pub use shutdown::ShutdownRequest;

@@ -12,7 +12,11 @@ use crate::args::short_target;
 /// The line is put together on the stack and given to `write` in pieces of up to 256 bytes: it needs no heap, which
 /// may be exhausted, and holds nothing that a message which logs while it is being formatted could find in use.
 pub(crate) fn log_line(write: &dyn Fn(&[u8]), uptime: Duration, record: &Record<'_>) {
-    let mut line = Line { write, buffer: [0; 256], length: 0 };
+    let mut line = Line {
+        write,
+        buffer: [0; 256],
+        length: 0,
+    };
     // A message's Display may fail; what came so far is shown, and nobody could be told.
     let _ = stamp(&mut line, uptime);
     let target = short_target(record.target());
@@ -80,8 +84,14 @@ mod tests {
 
     #[test]
     fn the_format() {
-        assert_eq!(line(Duration::from_micros(12345), "fata_net::tcp", format_args!("up")), "[   0.012345] INFO net: up\n");
-        assert_eq!(line(Duration::from_secs(12345), "app", format_args!("{}", 7)), "[12345.000000] INFO app: 7\n");
+        assert_eq!(
+            line(Duration::from_micros(12345), "fata_net::tcp", format_args!("up")),
+            "[   0.012345] INFO net: up\n"
+        );
+        assert_eq!(
+            line(Duration::from_secs(12345), "app", format_args!("{}", 7)),
+            "[12345.000000] INFO app: 7\n"
+        );
     }
 
     #[test]

@@ -10,11 +10,11 @@ use core::time::Duration;
 use fata_events::JoinHandle;
 use fata_net::{Cidr, Config, Ipv4Config, Ipv6Config, Limits, Stack, Status};
 
+use crate::Env;
 use crate::args::{InterfaceArgs, Ipv4, Ipv6};
 use crate::device::InterfaceDevice;
 use crate::env::Inner;
 use crate::port::Interface;
-use crate::Env;
 
 /// How long a backend may take to connect, and to have a link.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,14 +48,23 @@ pub(crate) fn name(index: usize) -> String {
 pub(crate) async fn open(env: &Env, wanted: &str) -> Result<Stack, Error> {
     let Inner { handle, port, .. } = &*env.0;
     let interfaces = port.interfaces();
-    let found = interfaces.iter().find(|(index, interface)| is_named(wanted, *index, &**interface));
+    let found = interfaces
+        .iter()
+        .find(|(index, interface)| is_named(wanted, *index, &**interface));
     let Some((index, interface)) = found else {
         let there = interfaces.iter().map(|(index, _)| name(*index)).collect();
-        return Err(Error::NoInterface { name: wanted.into(), there, remedy: port.how_to_add_interface() });
+        return Err(Error::NoInterface {
+            name: wanted.into(),
+            there,
+            remedy: port.how_to_add_interface(),
+        });
     };
     let args = env.args().interface(*index);
     let stack = start(env, *index, interface, &args)?;
-    let no_link = || Error::NoLink { name: name(*index), problem: interface.problem() };
+    let no_link = || Error::NoLink {
+        name: name(*index),
+        problem: interface.problem(),
+    };
     let linked = wait_until(&stack, |status| status.link_up);
     handle.timeout(LINK_PATIENCE, linked).await.map_err(|_| no_link())?;
     let addressed = wait_until(&stack, |status| status.link_up && has_address(status, &args));
@@ -99,17 +108,23 @@ fn is_named(wanted: &str, index: usize, interface: &dyn Interface) -> bool {
 
 /// The interface's stack, which is started the first time.
 fn start(env: &Env, index: usize, interface: &Rc<dyn Interface>, args: &InterfaceArgs) -> Result<Stack, Error> {
-    let Inner { handle, port, networks, .. } = &*env.0;
+    let Inner {
+        handle, port, networks, ..
+    } = &*env.0;
     let mut networks = networks.borrow_mut();
     if let Some(network) = networks.iter().find(|network| network.index == index) {
         return Ok(network.stack.clone());
     }
     let device = InterfaceDevice(Rc::clone(interface));
     let limits = Limits::for_memory(port.memory().free());
-    let (stack, runner) = Stack::new(handle, device, env.random(), config(args, env.hostname()), limits)
-        .map_err(Error::Stack)?;
+    let (stack, runner) =
+        Stack::new(handle, device, env.random(), config(args, env.hostname()), limits).map_err(Error::Stack)?;
     handle.spawn(report(stack.clone(), name(index))).detach();
-    networks.push(Network { index, stack: stack.clone(), _runner: handle.spawn(runner.run()) });
+    networks.push(Network {
+        index,
+        stack: stack.clone(),
+        _runner: handle.spawn(runner.run()),
+    });
     Ok(stack)
 }
 
@@ -119,35 +134,39 @@ fn config(args: &InterfaceArgs, hostname: String) -> Config {
         ipv4: match args.ipv4 {
             Ipv4::Dhcp => Ipv4Config::Dhcp,
             Ipv4::Off => Ipv4Config::Off,
-            Ipv4::Static { address, prefix } => {
-                Ipv4Config::Static { addresses: alloc::vec![Cidr::new(address, prefix)], gateway: args.gateway }
-            }
+            Ipv4::Static { address, prefix } => Ipv4Config::Static {
+                addresses: alloc::vec![Cidr::new(address, prefix)],
+                gateway: args.gateway,
+            },
         },
         ipv6: match args.ipv6 {
             Ipv6::Auto => Ipv6Config::Slaac,
             Ipv6::Off => Ipv6Config::Off,
-            Ipv6::Static { address, prefix } => {
-                Ipv6Config::Static { addresses: alloc::vec![Cidr::new(address, prefix)], gateway: args.gateway6 }
-            }
+            Ipv6::Static { address, prefix } => Ipv6Config::Static {
+                addresses: alloc::vec![Cidr::new(address, prefix)],
+                gateway: args.gateway6,
+            },
         },
         dns: args.dns.clone(),
         hostname: Some(hostname),
     }
 }
 
-/// Logs the interface's addresses whenever they change.
+/// Logs the interface's addresses as they come.
 async fn report(stack: Stack, name: String) {
     let changes = stack.changes();
     let mut known = Vec::new();
     loop {
         let seen = changes.count();
         let status = stack.status();
-        for cidr in &status.addresses {
+        // Before there is a link, addresses are made of a placeholder.
+        let addresses = if status.link_up { status.addresses } else { Vec::new() };
+        for cidr in &addresses {
             if !known.contains(cidr) {
                 log::info!(target: "net", "{name}: {}/{}", cidr.address, cidr.prefix);
             }
         }
-        known = status.addresses;
+        known = addresses;
         changes.after(seen).await;
     }
 }

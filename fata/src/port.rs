@@ -67,20 +67,16 @@ pub trait Interface {
     /// Why they cannot, and what to do about it.
     fn problem(&self) -> String;
 
-    /// Takes the next received frame out of the device and says what the peer told about its checksum; `None` if
-    /// there is no frame, or one is taken already.
-    fn receive(&self) -> Option<RxChecksum>;
+    /// What the peer says about the checksum of the next received frame, if there is one.
+    fn peek(&self) -> Option<RxChecksum>;
 
-    /// Shows the frame that was taken to `f`, and gives its memory back to the device.
+    /// Takes the next received frame and shows it to `f`. Without a frame, `f` is not called.
     fn read(&self, f: &mut dyn FnMut(&[u8]));
 
-    /// Reserves room for one frame; `false` if there is none.
-    fn reserve(&self) -> bool;
+    /// Whether there is room for one more frame to send.
+    fn has_room(&self) -> bool;
 
-    /// Gives the room back that was reserved last.
-    fn unreserve(&self);
-
-    /// Has a frame of `length` bytes written into the room that was reserved last, and queues it.
+    /// Has `f` write a frame of `length` bytes, and queues it. Without room, `f` is not called.
     fn write(&self, length: usize, f: &mut dyn FnMut(&mut [u8]) -> TxMeta);
 
     /// Makes it all visible to the peer, with one notification at most.

@@ -115,9 +115,16 @@ mod tests {
     #[test]
     fn the_pattern_of_rfc_864() {
         let first = core::str::from_utf8(&pattern(0)).unwrap().to_owned();
-        assert!(first.starts_with(" !\"#$%&'()*+,-./0123456789:;<=>?@ABC") && first.ends_with("defg\r\n"), "{first}");
+        assert!(
+            first.starts_with(" !\"#$%&'()*+,-./0123456789:;<=>?@ABC") && first.ends_with("defg\r\n"),
+            "{first}"
+        );
         assert_eq!(pattern(0)[1..72], pattern(1)[..71]);
         assert_eq!(pattern(95), pattern(0));
-        assert!((0..95).flat_map(pattern).all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n')));
+        assert!(
+            (0..95)
+                .flat_map(pattern)
+                .all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n'))
+        );
     }
 }

@@ -38,7 +38,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<'_>, usize)>, Status> {
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Status::BadRequest);
     };
-    let mut request = Request { method, path: path(target), keep_alive: version > 0, has_body: false };
+    let mut request = Request {
+        method,
+        path: path(target),
+        keep_alive: version > 0,
+        has_body: false,
+    };
     let mut hosts = 0;
     for header in parsed.headers.iter() {
         let name = |name: &str| header.name.eq_ignore_ascii_case(name);
@@ -78,7 +83,9 @@ fn path(target: &str) -> &str {
 
 /// Whether a list such as `keep-alive, upgrade` has `token`.
 fn has_token(value: &[u8], token: &str) -> bool {
-    value.split(|&byte| byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    value
+        .split(|&byte| byte == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 #[cfg(test)]
@@ -101,9 +108,21 @@ mod tests {
             assert_eq!(parse(&head.as_bytes()[..end]), Ok(None), "{end}");
         }
         let request = one(&head);
-        assert_eq!(request, Request { method: "GET", path: "/style.css", keep_alive: true, has_body: false });
+        assert_eq!(
+            request,
+            Request {
+                method: "GET",
+                path: "/style.css",
+                keep_alive: true,
+                has_body: false
+            }
+        );
         let two = format!("{head}{head}");
-        assert_eq!(parse(two.as_bytes()).unwrap().unwrap().1, head.len(), "the next one stays");
+        assert_eq!(
+            parse(two.as_bytes()).unwrap().unwrap().1,
+            head.len(),
+            "the next one stays"
+        );
     }
 
     #[test]
@@ -149,13 +168,26 @@ mod tests {
         let bad = |head: &str| parse(head.as_bytes()).unwrap_err();
         assert_eq!(bad("\u{16}\u{3}\u{1}"), Status::BadRequest, "TLS on the wrong port");
         assert_eq!(bad("GET / HTTP/1.1\r\n\r\n"), Status::BadRequest, "no host");
-        assert_eq!(bad(&format!("GET / HTTP/1.1\r\nHost: b\r\n{HOST}")), Status::BadRequest, "two hosts");
-        assert_eq!(bad(&format!("GET / HTTP/1.1\r\nContent-Length: -1\r\n{HOST}")), Status::BadRequest);
-        assert_eq!(bad(&format!("GET / HTTP/1.1\r\nContent-Length: \r\n{HOST}")), Status::BadRequest);
+        assert_eq!(
+            bad(&format!("GET / HTTP/1.1\r\nHost: b\r\n{HOST}")),
+            Status::BadRequest,
+            "two hosts"
+        );
+        assert_eq!(
+            bad(&format!("GET / HTTP/1.1\r\nContent-Length: -1\r\n{HOST}")),
+            Status::BadRequest
+        );
+        assert_eq!(
+            bad(&format!("GET / HTTP/1.1\r\nContent-Length: \r\n{HOST}")),
+            Status::BadRequest
+        );
         assert_eq!(bad(&format!("GET / HTTP/1.1\r\na b: c\r\n{HOST}")), Status::BadRequest);
         assert_eq!(bad(&format!("GET / HTTP/2.0\r\n{HOST}")), Status::VersionNotSupported);
         assert_eq!(bad(&format!("GET /{}", "a".repeat(MAX_HEAD))), Status::HeadTooLarge);
-        assert_eq!(bad(&format!("GET / HTTP/1.1\r\n{}{HOST}", "a: b\r\n".repeat(99))), Status::HeadTooLarge);
+        assert_eq!(
+            bad(&format!("GET / HTTP/1.1\r\n{}{HOST}", "a: b\r\n".repeat(99))),
+            Status::HeadTooLarge
+        );
     }
 
     proptest! {

@@ -67,14 +67,26 @@ impl Response {
     }
 
     fn ok(kind: &'static str, body: Cow<'static, [u8]>) -> Self {
-        Self { status: Status::Ok, kind, body, head_only: false, keep_alive: true }
+        Self {
+            status: Status::Ok,
+            kind,
+            body,
+            head_only: false,
+            keep_alive: true,
+        }
     }
 
     /// A refusal, after which the connection closes.
     #[must_use]
     pub fn error(status: Status) -> Self {
         let body = Cow::Owned([status.line(), "\n"].concat().into_bytes());
-        Self { status, kind: "text/plain", body, head_only: false, keep_alive: false }
+        Self {
+            status,
+            kind: "text/plain",
+            body,
+            head_only: false,
+            keep_alive: false,
+        }
     }
 
     /// The status line and the header fields, with the empty line that ends them.
@@ -113,7 +125,12 @@ mod tests {
     use super::*;
 
     fn answer(method: &str, path: &str) -> Response {
-        let request = Request { method, path, keep_alive: true, has_body: false };
+        let request = Request {
+            method,
+            path,
+            keep_alive: true,
+            has_body: false,
+        };
         Response::to(&request, || "{}".to_string())
     }
 
@@ -121,7 +138,10 @@ mod tests {
     fn a_page() {
         let response = answer("GET", "/");
         let head = response.head();
-        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", response.body().len())));
         assert!(head.contains("\r\nContent-Type: text/html; charset=utf-8\r\n"));
         assert!(response.body().starts_with(b"<!doctype html>"));
@@ -139,8 +159,15 @@ mod tests {
         assert!(answer("GET", "/none").head().starts_with("HTTP/1.1 404 Not Found\r\n"));
         assert!(answer("GET", "/none").keep_alive);
         let refused = answer("DELETE", "/").head();
-        assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("\r\nAllow: GET, HEAD\r\n"), "{refused}");
-        assert!(Response::error(Status::BadRequest).head().contains("\r\nConnection: close\r\n"));
+        assert!(
+            refused.starts_with("HTTP/1.1 405 ") && refused.contains("\r\nAllow: GET, HEAD\r\n"),
+            "{refused}"
+        );
+        assert!(
+            Response::error(Status::BadRequest)
+                .head()
+                .contains("\r\nConnection: close\r\n")
+        );
     }
 
     #[test]
@@ -148,13 +175,23 @@ mod tests {
         let response = answer("GET", "/stats");
         assert!(response.head().contains("Content-Type: application/json"));
         assert_eq!(response.body(), b"{}");
-        let request = Request { method: "GET", path: "/", keep_alive: true, has_body: false };
+        let request = Request {
+            method: "GET",
+            path: "/",
+            keep_alive: true,
+            has_body: false,
+        };
         Response::to(&request, || unreachable!("nobody asked"));
     }
 
     #[test]
     fn a_body_ends_the_connection() {
-        let request = Request { method: "GET", path: "/", keep_alive: true, has_body: true };
+        let request = Request {
+            method: "GET",
+            path: "/",
+            keep_alive: true,
+            has_body: true,
+        };
         assert!(!Response::to(&request, String::new).keep_alive);
     }
 }

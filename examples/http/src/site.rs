@@ -3,7 +3,11 @@
 /// Path, media type and content.
 const FILES: &[(&str, &str, &[u8])] = &[
     ("/", "text/html; charset=utf-8", include_bytes!("../site/index.html")),
-    ("/style.css", "text/css; charset=utf-8", include_bytes!("../site/style.css")),
+    (
+        "/style.css",
+        "text/css; charset=utf-8",
+        include_bytes!("../site/style.css"),
+    ),
     ("/favicon.svg", "image/svg+xml", include_bytes!("../site/favicon.svg")),
 ];
 
@@ -11,5 +15,8 @@ const FILES: &[(&str, &str, &[u8])] = &[
 #[must_use]
 pub fn find(path: &str) -> Option<(&'static str, &'static [u8])> {
     let path = if path == "/index.html" { "/" } else { path };
-    FILES.iter().find(|file| file.0 == path).map(|&(_, kind, content)| (kind, content))
+    FILES
+        .iter()
+        .find(|file| file.0 == path)
+        .map(|&(_, kind, content)| (kind, content))
 }

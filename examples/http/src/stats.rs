@@ -53,8 +53,16 @@ mod tests {
 
     #[test]
     fn it_is_json() {
-        let interface = InterfaceStats { name: "net0".into(), link_up: true, ..InterfaceStats::default() };
-        let stats = Stats { ports: 3, interfaces: vec![interface.clone(), interface], ..Stats::default() };
+        let interface = InterfaceStats {
+            name: "net0".into(),
+            link_up: true,
+            ..InterfaceStats::default()
+        };
+        let stats = Stats {
+            ports: 3,
+            interfaces: vec![interface.clone(), interface],
+            ..Stats::default()
+        };
         let value: serde_json::Value = serde_json::from_str(&json(&stats)).unwrap();
         assert_eq!(value["ports"], 3);
         assert_eq!(value["interfaces"][1]["name"], "net0");

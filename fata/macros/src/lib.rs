@@ -17,5 +17,7 @@ use proc_macro::TokenStream;
 /// [`ExitCode`]: https://docs.rs/fata/latest/fata/struct.ExitCode.html
 #[proc_macro_attribute]
 pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    main_fn::expand(arguments.into(), item.into()).unwrap_or_else(|error| error.into_compile_error()).into()
+    main_fn::expand(arguments.into(), item.into())
+        .unwrap_or_else(|error| error.into_compile_error())
+        .into()
 }

@@ -8,7 +8,10 @@ use syn::{Error, FnArg, ItemFn, Result};
 /// What `#[fata::main]` turns `item` into.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
     if !arguments.is_empty() {
-        return Err(Error::new_spanned(arguments, "#[fata::main] takes no arguments; settings are boot arguments"));
+        return Err(Error::new_spanned(
+            arguments,
+            "#[fata::main] takes no arguments; settings are boot arguments",
+        ));
     }
     let mut function: ItemFn = syn::parse2(item)
         .map_err(|error| Error::new(error.span(), "#[fata::main] belongs on `async fn main(env: fata::Env)`"))?;
@@ -26,10 +29,16 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
 fn check(function: &ItemFn) -> Result<()> {
     let signature = &function.sig;
     if signature.ident != "main" {
-        return Err(Error::new_spanned(&signature.ident, "#[fata::main] belongs on the function `main`"));
+        return Err(Error::new_spanned(
+            &signature.ident,
+            "#[fata::main] belongs on the function `main`",
+        ));
     }
     if signature.asyncness.is_none() {
-        return Err(Error::new_spanned(signature.fn_token, "`main` must be async: write `async fn main(env: Env)`"));
+        return Err(Error::new_spanned(
+            signature.fn_token,
+            "`main` must be async: write `async fn main(env: Env)`",
+        ));
     }
     if !signature.generics.params.is_empty() || signature.generics.where_clause.is_some() {
         return Err(Error::new_spanned(&signature.generics, "`main` cannot be generic"));
@@ -54,12 +63,17 @@ mod tests {
     use super::*;
 
     fn error(item: TokenStream) -> String {
-        expand(TokenStream::new(), item).expect_err("should be refused").to_string()
+        expand(TokenStream::new(), item)
+            .expect_err("should be refused")
+            .to_string()
     }
 
     #[test]
     fn wrong_functions_are_refused_with_what_to_write() {
-        assert_eq!(error(quote! { fn main(env: Env) {} }), "`main` must be async: write `async fn main(env: Env)`");
+        assert_eq!(
+            error(quote! { fn main(env: Env) {} }),
+            "`main` must be async: write `async fn main(env: Env)`"
+        );
         assert!(error(quote! { async fn main() {} }).contains("write `async fn main(env: Env)`"));
         assert!(error(quote! { async fn main(env: Env, more: u8) {} }).contains("one argument"));
         assert!(error(quote! { async fn main(&self) {} }).contains("not a method"));
@@ -73,7 +87,12 @@ mod tests {
     #[test]
     fn arguments_are_refused() {
         let function = quote! { async fn main(env: Env) {} };
-        assert!(expand(quote! { flavor = "xen" }, function).unwrap_err().to_string().contains("boot arguments"));
+        assert!(
+            expand(quote! { flavor = "xen" }, function)
+                .unwrap_err()
+                .to_string()
+                .contains("boot arguments")
+        );
     }
 
     #[test]

@@ -28,7 +28,10 @@ pub struct Filter {
 
 impl Default for Filter {
     fn default() -> Self {
-        Self { default: LevelFilter::Info, targets: Vec::new() }
+        Self {
+            default: LevelFilter::Info,
+            targets: Vec::new(),
+        }
     }
 }
 
@@ -66,7 +69,10 @@ impl Filter {
     /// The level beyond which no message of any target is shown.
     #[must_use]
     pub fn max_level(&self) -> LevelFilter {
-        self.targets.iter().map(|(_, level)| *level).fold(self.default, Ord::max)
+        self.targets
+            .iter()
+            .map(|(_, level)| *level)
+            .fold(self.default, Ord::max)
     }
 
     /// Whether a message is shown.
@@ -83,7 +89,9 @@ pub(crate) fn short_target(target: &str) -> &str {
 
 /// Whether `target` is the module `name` or inside of it.
 fn within(target: &str, name: &str) -> bool {
-    target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    target
+        .strip_prefix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 fn level(name: &str) -> Option<LevelFilter> {

@@ -57,7 +57,9 @@ pub struct InterfaceArgs {
 
 /// `net1.ipv4` is `(1, "ipv4")`, and `ipv4` is `(0, "ipv4")`.
 pub(super) fn split_key(key: &str) -> Option<(usize, &str)> {
-    let Some(rest) = key.strip_prefix("net") else { return Some((0, key)) };
+    let Some(rest) = key.strip_prefix("net") else {
+        return Some((0, key));
+    };
     let (number, key) = rest.split_once('.')?;
     // Digits only: parse() would take a plus sign, too.
     let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
@@ -93,7 +95,10 @@ impl InterfaceArgs {
             "gateway6" => self.gateway6 = Some(address(value, "an IPv6 address such as fd00::1")?),
             "dns" => {
                 const EXPECTED: &str = "addresses with commas between them, such as 10.0.0.1,fd00::1";
-                self.dns = value.split(',').map(|one| address(one, EXPECTED)).collect::<Result<_, _>>()?;
+                self.dns = value
+                    .split(',')
+                    .map(|one| address(one, EXPECTED))
+                    .collect::<Result<_, _>>()?;
                 if self.dns.len() > 3 {
                     return Err(Problem::Expected("three name servers at most"));
                 }
@@ -105,12 +110,24 @@ impl InterfaceArgs {
 
     /// What holds only between arguments, whatever their order.
     pub(super) fn check(&self, index: usize) -> Result<(), Error> {
-        let name = |key| if index == 0 { alloc::string::String::from(key) } else { alloc::format!("net{index}.{key}") };
+        let name = |key| {
+            if index == 0 {
+                alloc::string::String::from(key)
+            } else {
+                alloc::format!("net{index}.{key}")
+            }
+        };
         if self.gateway.is_some() && !matches!(self.ipv4, Ipv4::Static { .. }) {
-            return Err(Error::of(&name("gateway"), Problem::Needs("a static ipv4= (DHCP brings its own router)")));
+            return Err(Error::of(
+                &name("gateway"),
+                Problem::Needs("a static ipv4= (DHCP brings its own router)"),
+            ));
         }
         if self.gateway6.is_some() && !matches!(self.ipv6, Ipv6::Static { .. }) {
-            return Err(Error::of(&name("gateway6"), Problem::Needs("a static ipv6= (routers announce themselves)")));
+            return Err(Error::of(
+                &name("gateway6"),
+                Problem::Needs("a static ipv6= (routers announce themselves)"),
+            ));
         }
         Ok(())
     }
@@ -134,5 +151,9 @@ fn usable(address: IpAddr) -> bool {
 
 /// An address that a packet can be sent to.
 fn address<A: FromStr + Copy + Into<IpAddr>>(value: &str, expected: &'static str) -> Result<A, Problem> {
-    value.parse().ok().filter(|&address: &A| usable(address.into())).ok_or(Problem::Expected(expected))
+    value
+        .parse()
+        .ok()
+        .filter(|&address: &A| usable(address.into()))
+        .ok_or(Problem::Expected(expected))
 }

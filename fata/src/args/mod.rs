@@ -91,7 +91,10 @@ impl Args {
         if line.len() > MAX_COMMAND_LINE {
             return Err(Error::of("", Problem::TooLong));
         }
-        let mut args = Self { line: line.trim().to_string(), ..Self::default() };
+        let mut args = Self {
+            line: line.trim().to_string(),
+            ..Self::default()
+        };
         let mut seen: Vec<String> = Vec::new();
         let mut words = words::split(line)?.into_iter();
         for word in words.by_ref() {
@@ -180,7 +183,10 @@ impl Args {
     /// The value of the application's last word of the form `key=value`.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&str> {
-        self.application.iter().rev().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        self.application
+            .iter()
+            .rev()
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
 }
 
@@ -251,7 +257,10 @@ impl fmt::Display for Error {
             f.write_str(": ")?;
         }
         let (before, what) = match self.problem {
-            Problem::Unknown => ("", "there is no such argument (\"help\" lists all; the application's come after --)"),
+            Problem::Unknown => (
+                "",
+                "there is no such argument (\"help\" lists all; the application's come after --)",
+            ),
             Problem::Twice => ("", "it is given twice"),
             Problem::Expected(what) => ("expected ", what),
             Problem::Needs(what) => ("it needs ", what),

@@ -41,9 +41,21 @@ fn everything_at_once() {
     )
     .unwrap();
     let net0 = args.interface(0);
-    assert_eq!(net0.ipv4, Ipv4::Static { address: Ipv4Addr::new(10, 0, 0, 2), prefix: 24 });
+    assert_eq!(
+        net0.ipv4,
+        Ipv4::Static {
+            address: Ipv4Addr::new(10, 0, 0, 2),
+            prefix: 24
+        }
+    );
     assert_eq!(net0.gateway, Some(Ipv4Addr::new(10, 0, 0, 1)));
-    assert_eq!(net0.ipv6, Ipv6::Static { address: "fd00::2".parse().unwrap(), prefix: 64 });
+    assert_eq!(
+        net0.ipv6,
+        Ipv6::Static {
+            address: "fd00::2".parse().unwrap(),
+            prefix: 64
+        }
+    );
     assert_eq!(net0.gateway6, Some("fd00::1".parse::<Ipv6Addr>().unwrap()));
     assert_eq!(net0.dns, ["10.0.0.1", "fd00::53"].map(|a| a.parse::<IpAddr>().unwrap()));
     assert_eq!(args.interface(1), InterfaceArgs::default());
@@ -56,18 +68,27 @@ fn everything_at_once() {
 #[test]
 fn a_wrong_argument_is_named_with_what_was_expected() {
     let cases = [
-        ("ipv4=10.0.0.2", "ipv4=10.0.0.2: expected ADDRESS/PREFIX such as 10.0.0.2/24"),
+        (
+            "ipv4=10.0.0.2",
+            "ipv4=10.0.0.2: expected ADDRESS/PREFIX such as 10.0.0.2/24",
+        ),
         ("ipv4=10.0.0.2/33", "ipv4=10.0.0.2/33: expected"),
         ("ipv4=10.0.0.2/+8", "ipv4=10.0.0.2/+8: expected"),
         ("ipv4=10.0.0.2/", "ipv4=10.0.0.2/: expected"),
         ("ipv4=224.0.0.1/4", "ipv4=224.0.0.1/4: expected"),
         ("ipv4=", "ipv4=: expected"),
-        ("ipv6=fd00::2/129", "ipv6=fd00::2/129: expected ADDRESS/PREFIX such as fd00::2/64"),
+        (
+            "ipv6=fd00::2/129",
+            "ipv6=fd00::2/129: expected ADDRESS/PREFIX such as fd00::2/64",
+        ),
         ("gateway=fd00::1", "gateway=fd00::1: expected an IPv4 address"),
         ("gateway=10.0.0.1", "gateway: it needs a static ipv4="),
         ("net3.gateway6=fd00::1", "net3.gateway6: it needs a static ipv6="),
         ("dns=10.0.0.1,", "dns=10.0.0.1,: expected addresses"),
-        ("dns=10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4", ": expected three name servers at most"),
+        (
+            "dns=10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4",
+            ": expected three name servers at most",
+        ),
         ("hostname=a_b", "hostname=a_b: expected a name"),
         ("hostname=", "hostname=: expected a name"),
         ("log=loud", "log=loud: expected off, error"),
@@ -86,7 +107,10 @@ fn a_wrong_argument_is_named_with_what_was_expected() {
     ];
     for (line, expected) in cases {
         let message = message(line);
-        assert!(message.starts_with("boot argument ") && message.contains(expected), "{line}: {message}");
+        assert!(
+            message.starts_with("boot argument ") && message.contains(expected),
+            "{line}: {message}"
+        );
     }
 }
 
@@ -121,7 +145,10 @@ fn quotes_as_in_a_shell() {
 #[test]
 fn the_applications_words_are_its_own() {
     let args = Args::parse("log=off -- help ipv4=nonsense -- 'a b' k=1 k=2 kk=3").unwrap();
-    assert_eq!(args.application(), ["help", "ipv4=nonsense", "--", "a b", "k=1", "k=2", "kk=3"]);
+    assert_eq!(
+        args.application(),
+        ["help", "ipv4=nonsense", "--", "a b", "k=1", "k=2", "kk=3"]
+    );
     assert!(!args.help());
     assert_eq!(args.value("k"), Some("2"));
     assert_eq!(args.value("help"), None);
@@ -132,7 +159,17 @@ fn help_is_heard_everywhere_and_complete() {
     for line in ["help", "--help", "-h", "log=off help"] {
         assert!(Args::parse(line).unwrap().help(), "{line}");
     }
-    for key in ["ipv4=", "gateway=", "ipv6=", "gateway6=", "dns=", "hostname=", "log=", "help", "--"] {
+    for key in [
+        "ipv4=",
+        "gateway=",
+        "ipv6=",
+        "gateway6=",
+        "dns=",
+        "hostname=",
+        "log=",
+        "help",
+        "--",
+    ] {
         assert!(HELP.lines().any(|line| line.trim_start().starts_with(key)), "{key}");
     }
 }
@@ -197,5 +234,8 @@ proptest! {
 fn interfaces_are_as_many_as_named() {
     assert_eq!(Args::parse("net15.ipv4=none").unwrap().last_interface(), Some(15));
     assert_eq!(Args::parse("").unwrap().last_interface(), None);
-    assert_eq!(Args::parse("dns=1.1.1.1").unwrap().interface(0).dns, vec![IpAddr::from([1, 1, 1, 1])]);
+    assert_eq!(
+        Args::parse("dns=1.1.1.1").unwrap().interface(0).dns,
+        vec![IpAddr::from([1, 1, 1, 1])]
+    );
 }

@@ -19,7 +19,9 @@ pub(super) fn split(line: &str) -> Result<Vec<String>, Error> {
             '"' => double(&mut chars, word.get_or_insert_default())?,
             '\\' => {
                 let word = word.get_or_insert_default();
-                let kept = chars.next().ok_or_else(|| Error::of(word, Problem::Unfinished("a backslash")))?;
+                let kept = chars
+                    .next()
+                    .ok_or_else(|| Error::of(word, Problem::Unfinished("a backslash")))?;
                 word.push(kept);
             }
             // A NUL ends what the loader passes; should one come through, it separates.

@@ -11,9 +11,9 @@ use core::future::Future;
 pub use fata_boot::{BootInfo, ExitStatus, entry};
 use log::{Log, Metadata, Record};
 
+use crate::logger::Logger;
 use crate::random::{SEED_BYTES, Seed};
 use crate::stats::Memory;
-use crate::logger::Logger;
 use crate::xen::{Facts, start};
 use crate::{Env, Termination};
 
@@ -23,7 +23,11 @@ where
     F: FnOnce(Env) -> T + 'static,
     T: Future<Output: Termination> + 'static,
 {
-    let facts = Facts { command_line: String::from(boot.command_line), seed: seed(), memory };
+    let facts = Facts {
+        command_line: String::from(boot.command_line),
+        seed: seed(),
+        memory,
+    };
     let mut guest = start(boot.xen, facts, main);
     if LOGGER.0.set(guest.logger()).is_ok() && log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(guest.logger().max_level());
@@ -36,7 +40,10 @@ where
 
 fn memory() -> Memory {
     let stats = fata_boot::memory::stats();
-    Memory { total: stats.total, used: stats.used() }
+    Memory {
+        total: stats.total,
+        used: stats.used(),
+    }
 }
 
 /// The program's log.
@@ -95,7 +102,10 @@ fn seed() -> [u8; SEED_BYTES] {
 fn features() -> (bool, bool) {
     let has = |register: u32, bit| register & bit != 0;
     let leaves = __cpuid(0).eax;
-    (has(__cpuid(1).ecx, HAS_RDRAND), leaves >= 7 && has(__cpuid_count(7, 0).ebx, HAS_RDSEED))
+    (
+        has(__cpuid(1).ecx, HAS_RDRAND),
+        leaves >= 7 && has(__cpuid_count(7, 0).ebx, HAS_RDSEED),
+    )
 }
 
 fn time_stamp() -> u64 {

@@ -12,12 +12,12 @@ use fata_hypercall::{Hypervisor, ShutdownReason};
 
 use super::port::XenPort;
 use super::{Application, End, control};
+use crate::Env;
 use crate::args::{self, Args};
 use crate::exit::{ExitCode, Outcome};
 use crate::port::Port;
 use crate::random::Random;
 use crate::shutdown::{Shutdown, ShutdownRequest};
-use crate::Env;
 
 /// How long a program that waits for a shutdown request may take to end after one.
 const GRACE: Duration = Duration::from_secs(10);
@@ -38,10 +38,22 @@ pub(super) struct Life<H: Hypervisor> {
 impl<H: Hypervisor> Life<H> {
     pub(super) async fn run(self, args: Result<Args, args::Error>, random: Random, application: Application) {
         let (outcome, request) = match args {
-            Err(error) => (Outcome { code: ExitCode::USAGE, error: Some(error.to_string()) }, None),
+            Err(error) => (
+                Outcome {
+                    code: ExitCode::USAGE,
+                    error: Some(error.to_string()),
+                },
+                None,
+            ),
             Ok(args) if args.help() => {
                 self.port.write(args::HELP.as_bytes());
-                (Outcome { code: ExitCode::SUCCESS, error: None }, None)
+                (
+                    Outcome {
+                        code: ExitCode::SUCCESS,
+                        error: None,
+                    },
+                    None,
+                )
             }
             Ok(args) => self.application(args, random, application).await,
         };
@@ -56,19 +68,29 @@ impl<H: Hypervisor> Life<H> {
         application: Application,
     ) -> (Outcome, Option<ShutdownRequest>) {
         log::info!("fata {} on {}", env!("CARGO_PKG_VERSION"), self.port.machine());
-        match self.handle.timeout(STORE_PATIENCE, self.port.connect(&self.handle)).await {
+        match self
+            .handle
+            .timeout(STORE_PATIENCE, self.port.connect(&self.handle))
+            .await
+        {
             Ok(Ok(())) => {}
             Ok(Err(error)) => log::warn!("no devices: {error}"),
             Err(_) => log::warn!("no devices: xenstored does not answer"),
         }
         let env = Env::new(self.port.clone(), self.handle.clone(), args, random);
-        let watcher = self.port.store().map(|store| self.handle.spawn(control::watch(store.client().clone(), env.clone())));
+        let watcher = self
+            .port
+            .store()
+            .map(|store| self.handle.spawn(control::watch(store.client().clone(), env.clone())));
         let program = pin!(application(env.clone()));
         let ended = select(program, stop(env.shutdown(), &self.handle)).await;
         drop(watcher);
         let outcome = match ended {
             Either::First(outcome) => outcome,
-            Either::Second(()) => Outcome { code: ExitCode::SUCCESS, error: None },
+            Either::Second(()) => Outcome {
+                code: ExitCode::SUCCESS,
+                error: None,
+            },
         };
         (outcome, env.shutdown().requested())
     }
@@ -79,7 +101,8 @@ impl<H: Hypervisor> Life<H> {
         if let Some(error) = &outcome.error {
             self.port.write(["error: ", error, "\n"].concat().as_bytes());
         }
-        self.port.write(["fata: exit status ", &status, "\n"].concat().as_bytes());
+        self.port
+            .write(["fata: exit status ", &status, "\n"].concat().as_bytes());
         let words = async {
             if let Some(store) = self.port.store() {
                 // Best effort: the line on the console is what counts.
@@ -92,7 +115,10 @@ impl<H: Hypervisor> Life<H> {
             Some(ShutdownRequest::Reboot) => ShutdownReason::Reboot,
             _ => ShutdownReason::PowerOff,
         };
-        self.end.set(Some(End { code: outcome.code, reason }));
+        self.end.set(Some(End {
+            code: outcome.code,
+            reason,
+        }));
         self.port.hypervisor().shutdown(reason);
     }
 }

@@ -8,6 +8,7 @@
 //! ```
 
 mod control;
+mod interface;
 mod life;
 mod port;
 
@@ -68,7 +69,11 @@ where
     F: FnOnce(Env) -> T + 'static,
     T: Future<Output: Termination> + 'static,
 {
-    start_boxed(hv, facts, Box::new(|env| Box::pin(async move { main(env).await.outcome() })))
+    start_boxed(
+        hv,
+        facts,
+        Box::new(|env| Box::pin(async move { main(env).await.outcome() })),
+    )
 }
 
 fn start_boxed<H: Hypervisor>(hv: H, facts: Facts, application: Application) -> Guest<H> {
@@ -77,10 +82,18 @@ fn start_boxed<H: Hypervisor>(hv: H, facts: Facts, application: Application) -> 
     let port = Rc::new(XenPort::new(hv, &xen_loop, facts.memory));
     let args = Args::parse(&facts.command_line);
     let filter = args.as_ref().map(|args| args.log().clone()).unwrap_or_default();
-    let logger = Logger { port: port.clone(), handle: handle.clone(), filter };
+    let logger = Logger {
+        port: port.clone(),
+        handle: handle.clone(),
+        filter,
+    };
     let end = Rc::new(Cell::new(None));
     let random = Random::from_seed(facts.seed);
-    let life = life::Life { port, handle: handle.clone(), end: Rc::clone(&end) };
+    let life = life::Life {
+        port,
+        handle: handle.clone(),
+        end: Rc::clone(&end),
+    };
     handle.spawn(life.run(args, random, application)).detach();
     Guest { xen_loop, logger, end }
 }
@@ -112,6 +125,8 @@ impl<H: Hypervisor> Guest<H> {
 
 impl<H: Hypervisor> fmt::Debug for Guest<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guest").field("end", &self.end.get()).finish_non_exhaustive()
+        f.debug_struct("Guest")
+            .field("end", &self.end.get())
+            .finish_non_exhaustive()
     }
 }

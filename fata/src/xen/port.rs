@@ -1,6 +1,7 @@
 //! The facade's [`Port`], as a Xen domain provides it.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,6 +17,7 @@ use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 use fata_xenstore::{Error, Store};
 
+use super::interface::VifInterface;
 use crate::port::{Interface, Port};
 use crate::stats::{Grants, Memory};
 
@@ -29,6 +31,7 @@ pub(super) struct XenPort<H: Hypervisor> {
     memory: fn() -> Memory,
     store: OnceCell<Store<H>>,
     name: OnceCell<String>,
+    interfaces: RefCell<Vec<(usize, Rc<VifInterface<H>>)>>,
 }
 
 impl<H: Hypervisor> XenPort<H> {
@@ -45,6 +48,7 @@ impl<H: Hypervisor> XenPort<H> {
             memory,
             store: OnceCell::new(),
             name: OnceCell::new(),
+            interfaces: RefCell::default(),
         }
     }
 
@@ -52,7 +56,9 @@ impl<H: Hypervisor> XenPort<H> {
     pub(super) async fn connect(&self, handle: &Handle) -> Result<(), Error> {
         let store = Store::new(self.hv.clone(), &self.ports, handle.clone())?;
         let serve = store.run();
-        handle.spawn(async { log::error!("xenstore: {}", serve.await) }).detach();
+        handle
+            .spawn(async { log::error!("xenstore: {}", serve.await) })
+            .detach();
         let store = self.store.get_or_init(|| store);
         if let Ok(name) = store.read_string("name").await {
             let _ = self.name.set(name);
@@ -63,10 +69,10 @@ impl<H: Hypervisor> XenPort<H> {
             Err(error) => return Err(error),
         };
         // A name that is not a number is not one of the toolstack's.
-        let mut vifs: Vec<usize> = vifs.iter().filter_map(|name| name.parse().ok()).collect();
-        vifs.sort_unstable();
+        let vifs: BTreeSet<u32> = vifs.iter().filter_map(|name| name.parse().ok()).collect();
         for index in vifs {
-            let _ = index;
+            let vif = VifInterface::start(&self.table, &self.ports, store, handle, index);
+            self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
         }
         Ok(())
     }
@@ -122,7 +128,10 @@ impl<H: Hypervisor> Port for XenPort<H> {
 
     fn grants(&self) -> Grants {
         let stats = self.table.stats();
-        Grants { active: stats.in_use, quarantined: stats.quarantined }
+        Grants {
+            active: stats.in_use,
+            quarantined: stats.quarantined,
+        }
     }
 
     fn ports(&self) -> usize {
@@ -130,7 +139,11 @@ impl<H: Hypervisor> Port for XenPort<H> {
     }
 
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)> {
-        Vec::new()
+        let interfaces = self.interfaces.borrow();
+        interfaces
+            .iter()
+            .map(|(index, vif)| (*index, Rc::clone(vif) as Rc<dyn Interface>))
+            .collect()
     }
 
     fn how_to_add_interface(&self) -> &'static str {
