@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use crate::sim::Sim;
 
 /// Runs `scenario` on a new [`Sim`] for each seed. When one panics, a line says how to run that one again: with the
-/// environment variable `FATA_SEED`, which this function obeys.
+/// environment variable `FATA_SEED`, which this function obeys. `FATA_SEEDS=1000` runs seeds 0 to 999 in place of
+/// those that the test names.
 ///
 /// ```
 /// fata_sim::check(0..10, |sim| {
@@ -16,12 +17,21 @@ use crate::sim::Sim;
 /// ```
 ///
 /// # Panics
-/// As the scenario does, for the first seed that fails; or if `FATA_SEED` is not a number.
+/// As the scenario does, for the first seed that fails; or if `FATA_SEED` or `FATA_SEEDS` is not a number.
 pub fn check(seeds: impl IntoIterator<Item = u64>, scenario: impl Fn(&Sim)) {
-    match std::env::var("FATA_SEED") {
-        Ok(seed) => run(seed.trim().parse().expect("FATA_SEED is a number"), &scenario),
-        Err(_) => seeds.into_iter().for_each(|seed| run(seed, &scenario)),
+    if let Some(seed) = number("FATA_SEED") {
+        run(seed, &scenario);
+    } else if let Some(count) = number("FATA_SEEDS") {
+        (0..count).for_each(|seed| run(seed, &scenario));
+    } else {
+        seeds.into_iter().for_each(|seed| run(seed, &scenario));
     }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    let number = value.trim().parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable}={value} is not a number")))
 }
 
 fn run(seed: u64, scenario: &impl Fn(&Sim)) {

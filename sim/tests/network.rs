@@ -32,7 +32,13 @@ fn two(sim: &Sim) -> (Host, Host) {
 fn hosts_ping_each_other() {
     fata_sim::check(0..8, |sim| {
         let (a, _b) = two(sim);
-        let pings = [a.ping([10, 0, 0, 2].into(), 56), a.ping("fd00::2".parse().unwrap(), 56)];
+        let (ipv4, ipv6) = (IpAddr::from([10, 0, 0, 2]), "fd00::2".parse().unwrap());
+        let pings = [
+            a.ping(ipv4, 56),
+            a.ping(ipv4, 1472),
+            a.ping(ipv6, 0),
+            a.ping(ipv6, 1452),
+        ];
         sim.run_until(|| pings.iter().all(|ping| ping.is_answered()), 5 * SECOND);
         let nobody = a.ping([10, 0, 0, 3].into(), 56);
         sim.run_for(5 * SECOND);

@@ -29,7 +29,10 @@ pub(super) struct Link {
     tx_awake: bool,
     /// The guest has too few buffers and will send an event.
     rx_waiting: bool,
-    pending: Vec<Pending>,
+    /// Taken and not yet handed on.
+    pending: VecDeque<Pending>,
+    /// Handed on and not yet answered: their pages are mapped.
+    sent: Vec<Pending>,
     queue: VecDeque<(u64, Packet)>,
     /// The guest broke a rule for which Linux switches the vif off.
     disabled: bool,
@@ -51,7 +54,8 @@ impl Link {
             rx_port,
             tx_awake: true,
             rx_waiting: false,
-            pending: Vec::new(),
+            pending: VecDeque::new(),
+            sent: Vec::new(),
             queue: VecDeque::new(),
             disabled: false,
             can_gather: false,
@@ -80,8 +84,14 @@ impl Link {
             return false;
         }
         self.drop_old(stats);
-        let mut jobs: [Job; 4] = [Self::take_one, Self::finish_one, Self::fetch_one, Self::deliver_one];
-        jobs.rotate_left(self.dom0.machine.below(4) as usize);
+        let mut jobs: [Job; 5] = [
+            Self::take_one,
+            Self::send_one,
+            Self::finish_one,
+            Self::fetch_one,
+            Self::deliver_one,
+        ];
+        jobs.rotate_left(self.dom0.machine.below(5) as usize);
         jobs.iter().any(|job| job(self, plug, behaviour, stats))
     }
 
@@ -103,7 +113,7 @@ impl Link {
                 stats.tx_dropped += u64::from(dropped);
                 self.publish_tx(stats);
             }
-            Ok(Taken::Packet(pending)) => self.pending.push(pending),
+            Ok(Taken::Packet(pending)) => self.pending.push_back(pending),
             Err(fatal) => {
                 let guest = self.guest;
                 self.dom0
@@ -115,22 +125,27 @@ impl Link {
         true
     }
 
-    /// Finishes one of the packets whose pages are in use, in no particular order: the order of responses is not
-    /// that of requests.
-    fn finish_one(&mut self, plug: &Plug, _: &Behaviour, stats: &mut Stats) -> bool {
-        if self.pending.is_empty() {
+    /// Hands the oldest packet on: their order is kept.
+    fn send_one(&mut self, plug: &Plug, _: &Behaviour, stats: &mut Stats) -> bool {
+        let Some(pending) = self.pending.pop_front() else {
             return false;
-        }
-        // Packets leave in order mostly: a network that always shuffles would only test TCP's patience.
-        let index = match self.pending.len() as u64 {
-            count if self.dom0.machine.one_in(16) => self.dom0.machine.below(count) as usize,
-            _ => 0,
         };
-        let packet = self.pending.remove(index).finish(&mut self.tx);
-        self.publish_tx(stats);
+        let packet = pending.packet();
         stats.tx_packets += 1;
         stats.tx_bytes += packet.bytes.len() as u64;
+        self.sent.push(pending);
         plug.send(packet);
+        true
+    }
+
+    /// Answers one of the packets that were handed on, in no particular order, as their receivers let them go.
+    fn finish_one(&mut self, _: &Plug, _: &Behaviour, stats: &mut Stats) -> bool {
+        if self.sent.is_empty() {
+            return false;
+        }
+        let chosen = self.dom0.machine.below(self.sent.len() as u64) as usize;
+        self.sent.swap_remove(chosen).finish(&mut self.tx);
+        self.publish_tx(stats);
         true
     }
 

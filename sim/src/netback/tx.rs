@@ -246,8 +246,8 @@ fn collect(dom0: &Domain, guest: DomId, first: Request, rest: &[Request]) -> Res
 }
 
 impl Pending {
-    /// Reads the packet to the end, lets its pages go, and answers its requests.
-    pub(super) fn finish(self, ring: &mut Ring) -> Packet {
+    /// Reads the packet, at the moment at which Linux hands it on; its pages stay mapped.
+    pub(super) fn packet(&self) -> Packet {
         let mut bytes = Vec::new();
         for fragment in &self.fragments {
             match fragment {
@@ -259,14 +259,18 @@ impl Pending {
                 }
             }
         }
-        // Unmap first: the answer is what gives the pages back.
-        drop(self.fragments);
-        answer(ring, &self.ids, self.extras, OKAY);
         Packet {
             bytes,
             checksum: self.checksum,
             gso: self.gso,
         }
+    }
+
+    /// Lets its pages go and answers its requests.
+    pub(super) fn finish(self, ring: &mut Ring) {
+        // Unmap first: the answer is what gives the pages back.
+        drop(self.fragments);
+        answer(ring, &self.ids, self.extras, OKAY);
     }
 }
 

@@ -8,23 +8,20 @@ use std::rc::Rc;
 use fata_hypercall::SystemTime;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::socket::{icmp, tcp, udp};
+use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{
-    EthernetAddress, HardwareAddress, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpCidr,
-};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 
 use super::dhcp::{DhcpConfig, DhcpServer};
 use super::packet::Packet;
-use super::sockets::{Connection, Ping, PingState, Stream, Udp, UdpState};
+use super::ping::Pinger;
+use super::sockets::{Connection, Ping, Stream, Udp, UdpState};
 use super::switch::{Plug, Switch};
 use crate::machine::Machine;
 use crate::sim::{Next, Sim, Waker};
 
 /// Bytes in a TCP connection's buffers.
 const TCP_BUFFER: usize = 64 * 1024;
-/// Identifies this host's pings.
-const PING_IDENT: u16 = 0xfa7a;
 
 /// What a host is called and how it is reached.
 #[derive(Clone, Debug)]
@@ -66,6 +63,7 @@ struct Card {
     mtu: usize,
     machine: Rc<Machine>,
     name: String,
+    pinger: Pinger,
 }
 
 struct Received(Vec<u8>);
@@ -98,6 +96,7 @@ impl Device for Card {
                 "{name} got a blank checksum that is not the pseudo-header's sum"
             ));
         }
+        self.pinger.look(&packet.bytes);
         Some((Received(packet.bytes), Sending(&self.plug)))
     }
 
@@ -121,14 +120,11 @@ struct State {
     card: Card,
     waker: Waker,
     sockets: SocketSet<'static>,
-    icmp: SocketHandle,
     streams: Vec<Rc<RefCell<Stream>>>,
     listeners: Vec<(u16, SocketHandle, Accepted)>,
     udps: Vec<Rc<RefCell<UdpState>>>,
-    pings: Vec<Rc<RefCell<PingState>>>,
     dhcp: Option<(DhcpServer, SocketHandle)>,
     next_port: u16,
-    next_sequence: u16,
 }
 
 /// A host on a bridge. Clones are the same host.
@@ -221,19 +217,7 @@ impl Host {
     /// Sends an ICMP echo request with so many bytes of payload.
     #[must_use]
     pub fn ping(&self, to: IpAddr, payload: usize) -> Ping {
-        let state = &mut *self.state.borrow_mut();
-        state.next_sequence = state.next_sequence.wrapping_add(1);
-        let payload = (0..payload).map(|i| i as u8).collect();
-        let sequence = state.next_sequence;
-        let ping = PingState {
-            to: to.into(),
-            sequence,
-            payload,
-            sent: false,
-            answered: false,
-        };
-        let ping = Rc::new(RefCell::new(ping));
-        state.pings.push(Rc::clone(&ping));
+        let ping = self.state.borrow_mut().card.pinger.ping(to, payload);
         self.waker.wake();
         Ping::new(ping)
     }
@@ -251,6 +235,7 @@ impl State {
     fn new(sim: &Sim, plug: Plug, waker: Waker, config: HostConfig) -> Self {
         let mut card = Card {
             plug,
+            pinger: Pinger::new(config.mac, &config.addresses, config.mtu),
             mtu: config.mtu,
             machine: Rc::clone(&sim.machine),
             name: config.name,
@@ -267,10 +252,6 @@ impl State {
             let _ = interface.routes_mut().add_default_ipv4_route(gateway);
         }
         let mut sockets = SocketSet::new(Vec::new());
-        let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 64], vec![0; 128 * 1024]);
-        let mut icmp = icmp::Socket::new(buffer(), buffer());
-        let _ = icmp.bind(icmp::Endpoint::Ident(PING_IDENT));
-        let icmp = sockets.add(icmp);
         let own = interface.ipv4_addr();
         let dhcp = config
             .dhcp
@@ -281,14 +262,11 @@ impl State {
             card,
             waker,
             sockets,
-            icmp,
             streams: Vec::new(),
             listeners: Vec::new(),
             udps: Vec::new(),
-            pings: Vec::new(),
             dhcp,
             next_port: 49152 + sim.random(16000) as u16,
-            next_sequence: 0,
         }
     }
 
@@ -299,13 +277,17 @@ impl State {
         self.serve_streams();
         self.serve_udp();
         self.serve_dhcp();
-        self.serve_pings();
         self.interface.poll(now, &mut self.card, &mut self.sockets);
-        match self.interface.poll_at(now, &self.sockets) {
-            None => Next::Sleep,
-            Some(at) if at <= now => Next::Again,
-            Some(at) => Next::Until(SystemTime(at.total_micros() as u64 * 1000)),
+        for frame in self.card.pinger.frames(self.card.machine.now.get()) {
+            self.card.plug.send(Packet::new(frame));
         }
+        let stack = self.interface.poll_at(now, &self.sockets);
+        if stack.is_some_and(|at| at <= now) {
+            return Next::Again;
+        }
+        let stack = stack.map(|at| at.total_micros() as u64 * 1000);
+        let next = [stack, self.card.pinger.deadline()].into_iter().flatten().min();
+        next.map_or(Next::Sleep, |at| Next::Until(SystemTime(at)))
     }
 
     fn serve_listeners(&mut self) {
@@ -392,57 +374,6 @@ impl State {
         for answer in answers {
             let _ = socket.send_slice(&answer, (IpAddress::v4(255, 255, 255, 255), 68));
         }
-    }
-
-    fn serve_pings(&mut self) {
-        let checksums = self.card.capabilities().checksum;
-        let socket = self.sockets.get_mut::<icmp::Socket<'_>>(self.icmp);
-        while let Ok((bytes, from)) = socket.recv() {
-            let bytes = bytes.to_vec();
-            let (sequence, data) = match from {
-                IpAddress::Ipv4(_) => match Icmpv4Packet::new_checked(&bytes[..])
-                    .and_then(|packet| Icmpv4Repr::parse(&packet, &checksums).map(|repr| (packet.echo_seq_no(), repr)))
-                {
-                    Ok((sequence, Icmpv4Repr::EchoReply { data, .. })) => (sequence, data.to_vec()),
-                    _ => continue,
-                },
-                IpAddress::Ipv6(_) => match Icmpv6Packet::new_checked(&bytes[..]) {
-                    Ok(packet) => (packet.echo_seq_no(), packet.payload().to_vec()),
-                    Err(_) => continue,
-                },
-            };
-            for ping in &self.pings {
-                let mut ping = ping.borrow_mut();
-                let is_it = ping.sequence == sequence && ping.to == from && ping.payload == data;
-                ping.answered |= is_it;
-            }
-        }
-        for ping in &self.pings {
-            let ping = &mut *ping.borrow_mut();
-            if ping.sent {
-                continue;
-            }
-            let (ident, seq_no, data) = (PING_IDENT, ping.sequence, &ping.payload[..]);
-            match ping.to {
-                IpAddress::Ipv4(_) => {
-                    let repr = Icmpv4Repr::EchoRequest { ident, seq_no, data };
-                    let Ok(room) = socket.send(repr.buffer_len(), ping.to) else {
-                        continue;
-                    };
-                    repr.emit(&mut Icmpv4Packet::new_unchecked(room), &checksums);
-                }
-                IpAddress::Ipv6(to) => {
-                    let repr = Icmpv6Repr::EchoRequest { ident, seq_no, data };
-                    let from = self.interface.get_source_address_ipv6(&to);
-                    let Ok(room) = socket.send(repr.buffer_len(), ping.to) else {
-                        continue;
-                    };
-                    repr.emit(&from, &to, &mut Icmpv6Packet::new_unchecked(room), &checksums);
-                }
-            }
-            ping.sent = true;
-        }
-        self.pings.retain(|ping| !ping.borrow().answered);
     }
 }
 

@@ -3,6 +3,7 @@
 mod dhcp;
 mod host;
 mod packet;
+mod ping;
 mod sockets;
 mod switch;
 

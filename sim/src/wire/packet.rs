@@ -67,6 +67,11 @@ const fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
+/// The Internet checksum (RFC 1071) over parts of even length, the last one excepted.
+pub(super) fn checksum(parts: &[&[u8]]) -> u16 {
+    !fold(parts.iter().fold(0, |total, part| sum(total, part)))
+}
+
 impl Packet {
     /// A frame with a complete checksum.
     #[must_use]

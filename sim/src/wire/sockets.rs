@@ -3,11 +3,10 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use smoltcp::iface::SocketHandle;
-use smoltcp::wire::IpAddress;
 
 use crate::sim::Waker;
 
@@ -152,7 +151,7 @@ impl fmt::Debug for Udp {
 }
 
 pub(super) struct PingState {
-    pub(super) to: IpAddress,
+    pub(super) to: IpAddr,
     pub(super) sequence: u16,
     pub(super) payload: Vec<u8>,
     pub(super) sent: bool,
