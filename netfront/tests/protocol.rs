@@ -1,0 +1,330 @@
+//! The pure half: slots to packets, packets to slots, keys.
+
+use std::collections::VecDeque;
+
+use fata_grant::RingError;
+use fata_hypercall::{GrantRef, Port};
+use fata_netfront::abi::{ExtraInfo, RxFlags, RxResponse, RxSlot, TxFlags, TxRequest};
+use fata_netfront::assemble::{Assembled, Buffer, Dropped, MAX_FRAGMENTS, Packet, assemble};
+use fata_netfront::features::{keys, parse_mac, parse_mtu};
+use fata_netfront::split::{Layout, MAX_SLOTS, split};
+use fata_netfront::{Fault, RxChecksum};
+use proptest::prelude::*;
+use zerocopy::IntoBytes;
+
+fn data(offset: u16, status: i16, flags: RxFlags) -> RxSlot {
+    RxResponse {
+        id: 0xffff,
+        offset,
+        flags,
+        status,
+    }
+    .into()
+}
+
+fn extra(kind: u8, flags: u8) -> RxSlot {
+    ExtraInfo {
+        kind,
+        flags,
+        data: [0; 6],
+    }
+    .into()
+}
+
+const MORE: RxFlags = RxFlags::MORE_DATA;
+const LAST: RxFlags = RxFlags::empty();
+
+/// Runs `assemble` once; buffers are numbered from 100. Returns the result, the spare buffers, and the slots left.
+fn run(slots: &[RxSlot]) -> (Result<Assembled, Fault>, Vec<Buffer>, usize) {
+    let mut queue: VecDeque<_> = slots.iter().copied().zip(100..).collect();
+    let mut spare = Vec::new();
+    let result = assemble(
+        || Ok(queue.pop_front().map(|(slot, buffer)| (buffer, slot))),
+        |buffer| spare.push(buffer),
+    );
+    (result, spare, queue.len())
+}
+
+fn packet(slots: &[RxSlot]) -> (Packet, Vec<Buffer>) {
+    match run(slots) {
+        (Ok(Assembled::Packet(packet)), spare, 0) => (packet, spare),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn dropped(slots: &[RxSlot]) -> (Dropped, Vec<Buffer>) {
+    match run(slots) {
+        (Ok(Assembled::Dropped(why)), mut spare, 0) => {
+            spare.sort_unstable();
+            (why, spare)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn golden_vectors_of_netif_h() {
+    // gref 0x0a0b0c0d, offset 2048, flags csum_blank | data_validated | more_data, id 5, size 1514
+    let flags = TxFlags::CSUM_BLANK | TxFlags::DATA_VALIDATED | TxFlags::MORE_DATA;
+    let request = TxRequest {
+        gref: 0x0a0b_0c0d,
+        offset: 2048,
+        flags,
+        id: 5,
+        size: 1514,
+    };
+    assert_eq!(
+        request.as_bytes(),
+        [0x0d, 0x0c, 0x0b, 0x0a, 0x00, 0x08, 0x07, 0x00, 0x05, 0x00, 0xea, 0x05]
+    );
+    let slot = data(64, 60, RxFlags::CSUM_BLANK);
+    assert_eq!(slot.as_bytes(), [0xff, 0xff, 64, 0, 2, 0, 60, 0]);
+    assert_eq!(extra(1, 1).as_bytes(), [1, 1, 0, 0, 0, 0, 0, 0]);
+}
+
+/// NX b51facf: the two directions have these bits the other way round.
+#[test]
+fn flags_of_the_two_directions_are_swapped() {
+    assert_eq!((TxFlags::CSUM_BLANK.bits(), TxFlags::DATA_VALIDATED.bits()), (1, 2));
+    assert_eq!((RxFlags::DATA_VALIDATED.bits(), RxFlags::CSUM_BLANK.bits()), (1, 2));
+    assert_eq!(
+        RxChecksum::from(RxFlags::CSUM_BLANK | RxFlags::DATA_VALIDATED),
+        RxChecksum::Blank
+    );
+    assert_eq!(RxChecksum::from(RxFlags::DATA_VALIDATED), RxChecksum::Validated);
+    assert_eq!(RxChecksum::from(RxFlags::MORE_DATA), RxChecksum::Unknown);
+}
+
+#[test]
+fn one_slot_is_a_packet() {
+    assert!(matches!(run(&[]).0, Ok(Assembled::Nothing)));
+    let (packet, spare) = packet(&[data(2, 60, RxFlags::CSUM_BLANK)]);
+    let [fragment] = packet.fragments() else { panic!() };
+    assert_eq!((fragment.buffer, fragment.offset, fragment.len), (100, 2, 60));
+    assert_eq!(
+        (packet.len(), packet.flags(), spare.len()),
+        (60, RxFlags::CSUM_BLANK, 0)
+    );
+}
+
+/// NX b51facf, rule 36: the position names the buffer, and an extra's buffer comes back.
+#[test]
+fn extras_take_slots_and_give_their_buffers_back() {
+    let first = data(0, 4096, MORE | RxFlags::EXTRA_INFO);
+    let (packet, spare) = packet(&[first, extra(4, 1), extra(5, 0), data(0, 1000, MORE), data(8, 9, LAST)]);
+    assert_eq!(
+        packet.fragments().iter().map(|f| f.buffer).collect::<Vec<_>>(),
+        [100, 103, 104]
+    );
+    assert_eq!(spare, [101, 102]);
+    assert_eq!(packet.len(), 5105);
+}
+
+#[test]
+fn impossible_extras_are_faults() {
+    let first = data(0, 60, RxFlags::EXTRA_INFO);
+    let fault = |slots: &[RxSlot]| run(slots).0.unwrap_err();
+    assert_eq!(fault(&[first]), Fault::RxTruncated);
+    assert_eq!(fault(&[first, extra(4, 1)]), Fault::RxTruncated);
+    assert_eq!(fault(&[first, extra(0, 0)]), Fault::RxExtra(0));
+    assert_eq!(fault(&[first, extra(6, 0)]), Fault::RxExtra(6));
+    assert_eq!(fault(&[first, extra(255, 0)]), Fault::RxExtra(255));
+    assert_eq!(
+        fault(&[first, extra(4, 1), extra(5, 1), extra(4, 1)]),
+        Fault::RxExtraTwice(4)
+    );
+}
+
+#[test]
+fn segments_that_nobody_asked_for_are_dropped() {
+    let first = data(0, 4096, MORE | RxFlags::EXTRA_INFO);
+    assert_eq!(
+        dropped(&[first, extra(1, 0), data(0, 4096, LAST)]),
+        (Dropped::Segments, vec![100, 101, 102]),
+        "with all their buffers"
+    );
+}
+
+/// Rule 17: -1 is an error, not 65535 bytes.
+#[test]
+fn a_negative_status_drops_the_packet_and_keeps_the_next() {
+    assert_eq!(dropped(&[data(0, -1, LAST)]), (Dropped::Status(-1), vec![100]));
+    let slots = [
+        data(0, 100, MORE),
+        data(0, -2, MORE),
+        data(0, 100, LAST),
+        data(0, 77, LAST),
+    ];
+    let (result, mut spare, left) = run(&slots);
+    assert!(matches!(result, Ok(Assembled::Dropped(Dropped::Status(-2)))));
+    spare.sort_unstable();
+    assert_eq!((spare, left), (vec![100, 101, 102], 1));
+}
+
+/// Rule 34.
+#[test]
+fn bytes_stay_in_their_page() {
+    assert!(run(&[data(4082, 14, LAST)]).0.is_ok());
+    for (offset, len) in [(4083, 14), (4097, 0), (0, 4097), (65535, 32767), (1, 4096)] {
+        assert_eq!(
+            run(&[data(offset, len, LAST)]).0.unwrap_err(),
+            Fault::RxBounds {
+                offset,
+                len: len as u16
+            }
+        );
+    }
+}
+
+/// Rule 33.
+#[test]
+fn packets_have_a_length_and_a_number_of_slots() {
+    let full = |n: usize| {
+        let mut slots = vec![data(0, 4096, MORE); n];
+        slots[n - 1] = data(0, 4095, LAST);
+        slots
+    };
+    assert_eq!(packet(&full(16)).0.len(), 65535);
+    assert_eq!(dropped(&full(17)).0, Dropped::TooLong);
+    let short = |n: usize| {
+        let mut slots = vec![data(0, 14, MORE); n];
+        slots[n - 1] = data(0, 14, LAST);
+        slots
+    };
+    assert_eq!(packet(&short(MAX_FRAGMENTS)).0.fragments().len(), 19);
+    let (why, spare) = dropped(&short(100));
+    assert_eq!((why, spare.len()), (Dropped::TooManySlots, 100));
+    assert_eq!(dropped(&[data(0, 13, LAST)]).0, Dropped::TooShort);
+    assert_eq!(
+        packet(&[data(0, 0, MORE), data(0, 14, LAST)]).0.len(),
+        14,
+        "an empty head is odd, not wrong"
+    );
+    assert_eq!(run(&[data(0, 14, MORE)]).0.unwrap_err(), Fault::RxTruncated);
+}
+
+#[test]
+fn a_broken_ring_ends_it() {
+    let fault = Fault::RxRing(RingError {
+        claimed: 9,
+        own: 0,
+        limit: 1,
+    });
+    assert_eq!(assemble(|| Err(fault), |_| ()).unwrap_err(), fault);
+}
+
+proptest! {
+    /// Any bytes: an answer or a fault; and each buffer is in exactly one place.
+    #[test]
+    fn any_slots_are_survived(slots in prop::collection::vec(any::<[u8; 8]>(), 0..300), tame in any::<bool>()) {
+        let slots: Vec<RxSlot> = slots.into_iter().map(|mut bytes| {
+            if tame {
+                // Mostly plausible, so that packets get long.
+                (bytes[2], bytes[3], bytes[5], bytes[7]) = (0, 0, 0, bytes[7] & 0x0f);
+                bytes[4] &= if bytes[0] < 40 { 0 } else { 7 };
+            }
+            zerocopy::transmute!(bytes)
+        }).collect();
+        let mut left = &slots[..];
+        loop {
+            let (result, mut seen, rest) = run(left);
+            match result {
+                Ok(Assembled::Nothing) => break,
+                Ok(Assembled::Dropped(_)) => {}
+                Ok(Assembled::Packet(packet)) => {
+                    let len: usize = packet.fragments().iter().map(|f| usize::from(f.len)).sum();
+                    prop_assert_eq!(len, packet.len());
+                    prop_assert!((14..=65535).contains(&len));
+                    prop_assert!(packet.fragments().iter().all(|f| f.offset + f.len <= 4096));
+                    seen.extend(packet.fragments().iter().map(|f| f.buffer));
+                }
+                Err(_) => break,
+            }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (100..100 + (left.len() - rest) as u16).collect::<Vec<_>>());
+            left = &left[left.len() - rest..];
+        }
+    }
+
+    #[test]
+    fn a_packet_is_cut_at_page_boundaries(start in 0..100_000_usize, len in 1..=65535_usize) {
+        let pieces: Vec<_> = split(start, len).collect();
+        prop_assert_eq!(usize::from(pieces[0].size), len, "the first slot has the size of all: NX 2.1.4");
+        let mut at = start;
+        let mut left = len;
+        for (i, piece) in pieces.iter().enumerate() {
+            prop_assert_eq!(piece.page * 4096 + usize::from(piece.offset), at);
+            let own = if i == 0 { len - pieces[1..].iter().map(|p| usize::from(p.size)).sum::<usize>() } else { piece.size.into() };
+            prop_assert!(own > 0 && usize::from(piece.offset) + own <= 4096);
+            prop_assert_eq!(piece.more, own < left);
+            at += own;
+            left -= own;
+        }
+        prop_assert_eq!(left, 0);
+    }
+
+    /// Whatever the MTU: a frame has room, stays within what a backend takes, and the ring has slots for all.
+    #[test]
+    fn buffers_fit_every_mtu(mtu in 68..=65521_usize, count in 1..=256_usize) {
+        let longest = mtu + 14;
+        let layout = Layout::new(longest, count, 256);
+        prop_assert!(layout.stride >= longest && layout.count >= 1 && layout.count <= count);
+        prop_assert!(layout.count * layout.slots <= 256);
+        prop_assert!(layout.slots <= MAX_SLOTS);
+        for buffer in 0..layout.count {
+            let pieces: Vec<_> = split(buffer * layout.stride, longest).collect();
+            prop_assert!(pieces.len() <= layout.slots);
+            prop_assert!(pieces.iter().all(|piece| piece.page < layout.pages()));
+            let rest: usize = pieces[1..].iter().map(|p| usize::from(p.size)).sum();
+            prop_assert!(longest - rest >= 14, "the head is in the first slot");
+        }
+    }
+
+    #[test]
+    fn an_ordinary_frame_takes_one_slot(buffer in 0..64_usize, len in 14..=1514_usize) {
+        let layout = Layout::new(1514, 64, 256);
+        prop_assert_eq!((layout.stride, layout.pages()), (2048, 32));
+        prop_assert_eq!(split(buffer * layout.stride, len).count(), 1);
+    }
+}
+
+#[test]
+fn keys_are_those_of_netif_h() {
+    let keys = keys(GrantRef(8), GrantRef(9), Port(7));
+    let keys = keys.each_ref().map(|(key, value)| (*key, value.as_str()));
+    assert_eq!(
+        keys,
+        [
+            ("tx-ring-ref", "8"),
+            ("rx-ring-ref", "9"),
+            ("event-channel", "7"),
+            ("request-rx-copy", "1"),
+            ("feature-rx-notify", "1"),
+            ("feature-sg", "1"),
+            ("feature-ipv6-csum-offload", "1"),
+        ]
+    );
+}
+
+#[test]
+fn addresses_and_sizes_are_parsed_with_length_and_range() {
+    assert_eq!(parse_mac(b"00:16:3e:01:02:FF"), Some([0, 0x16, 0x3e, 1, 2, 255]));
+    for junk in [
+        "",
+        "00:16:3e:01:02",
+        "00:16:3e:01:02:03:04",
+        "0:16:3e:01:02:03",
+        "00:16:3e:01:02:0g",
+        "00-16-3e-01-02-03",
+        "00:16:3e:01:02:03\0",
+        "ff:ff:ff:ff:ff:ff",
+        "00:00:00:00:00:00",
+        "+0:16:3e:01:02:03",
+    ] {
+        assert_eq!(parse_mac(junk.as_bytes()), None, "{junk:?}");
+    }
+    assert_eq!((parse_mtu(b"68"), parse_mtu(b"65521")), (Some(68), Some(65521)));
+    for junk in ["", "67", "65522", "-1", "1500 ", "1e3", "99999999999999999999999"] {
+        assert_eq!(parse_mtu(junk.as_bytes()), None, "{junk:?}");
+    }
+}
