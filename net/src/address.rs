@@ -188,7 +188,7 @@ impl State {
         let slaac = self.config.ipv6 == Ipv6Config::Slaac;
         if (old.mac, old.mtu) != (capabilities.mac, capabilities.mtu) {
             let seed = self.random.next_u64();
-            self.interface = *new_interface(capabilities, slaac, seed, now)?;
+            self.interface = new_interface(capabilities, slaac, seed, now)?;
             self.egress.fragmenting = false;
             if old.mac != capabilities.mac
                 && let Some(handle) = self.dhcp

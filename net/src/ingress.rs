@@ -145,7 +145,7 @@ impl State {
             remote: SocketAddr::new(transport.source, header.source_port),
         };
         // A connection is between two hosts (RFC 9293 section 3.9.2.3, MUST-57 and MUST-63).
-        if !self.is_own(transport.destination) || !is_host(transport.source) {
+        if !self.is_own(transport.destination) || !self.is_peer(transport.source) {
             return Verdict::Drop;
         }
         if header.syn && !header.ack && !header.rst && !header.fin {
@@ -216,7 +216,7 @@ impl State {
         self.half_open.push(HalfOpen {
             handle,
             listener,
-            deadline: limit_from(now, limit),
+            deadline: now + limit,
         });
         if let Some(listener) = self.listener(listener) {
             listener.half_open += 1;
@@ -231,14 +231,4 @@ impl State {
         socket.listen(tuple.local.port()).ok()?;
         Some((self.nursery.add(socket), self.limits.half_open_timeout))
     }
-}
-
-fn limit_from(now: Instant, limit: core::time::Duration) -> Instant {
-    now + limit
-}
-
-/// Whether a connection can come from this address.
-fn is_host(address: IpAddr) -> bool {
-    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
 }

@@ -1,4 +1,4 @@
-//! Async TCP, UDP, DNS and DHCP over [smoltcp](smoltcp), and the trait of the devices under it.
+//! Async TCP, UDP, DNS and DHCP over [`smoltcp`], and the trait of the devices under it.
 //!
 //! ```text
 //!   TcpListener  TcpStream  UdpSocket  resolve()      tasks of the application
@@ -25,6 +25,16 @@
 //!
 //! DHCP's transaction identifiers and IPv4's packet identifiers come from smoltcp's own generator, which is seeded
 //! once from the unpredictable source. Both are seen only by hosts that could read the traffic anyway.
+//!
+//! # What is not here
+//!
+//! * IPv6 fragments, in either direction; path MTU discovery; selective acknowledgements as a sender.
+//! * ICMP errors do not reach sockets: a host that is unreachable is one that does not answer.
+//! * smoltcp looks at every socket for every packet and every burst: the cost grows with the number of connections.
+//! * smoltcp ends a connection ten seconds after both sides have closed, even if a stream still holds unread data;
+//!   reading then fails with [`Error::ConnectionReset`].
+//! * An answer that smoltcp makes at once (a RST, a pong) is lost when the neighbour's address is not known yet; the
+//!   peer's next attempt finds it known. Datagrams that a full UDP socket drops are not counted.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -113,8 +113,11 @@ impl State {
         }
 
         let mut deadline = self.next_deadline();
-        if !self.egress.exhausted {
-            // With a full device there is nothing to be polled for: the device says when it has room.
+        if self.egress.exhausted {
+            // The device says when it has room. But it may be without a link, and connections must end all the same.
+            let at = (self.tcp_sockets > 0).then(|| now + STALL.1);
+            deadline = deadline.into_iter().chain(at).min();
+        } else {
             let mut at = self.poll_at(now);
             if at.is_some_and(|at| at <= now) && all_sent {
                 at = Some(now + if progress { STALL.0 } else { *stall });

@@ -34,7 +34,8 @@ const OWN_SOCKETS: usize = 1;
 
 /// Everything behind the handles of one stack.
 pub(crate) struct State {
-    pub(crate) interface: Interface,
+    /// On the heap, because it is large: 12 KiB.
+    pub(crate) interface: Box<Interface>,
     pub(crate) sockets: SocketSet<'static>,
     /// Empty, except for a connection's first moments (see [`ingress`](crate::ingress)).
     pub(crate) nursery: SocketSet<'static>,
@@ -158,7 +159,7 @@ impl State {
         let mut nursery = Vec::new();
         nursery.try_reserve_exact(1).map_err(|_| Error::OutOfMemory)?;
         let slaac = config.ipv6 == Ipv6Config::Slaac;
-        let interface = *new_interface(capabilities, slaac, random.next_u64(), now)?;
+        let interface = new_interface(capabilities, slaac, random.next_u64(), now)?;
         let mut state = Self {
             interface,
             sockets: SocketSet::new(table),
@@ -196,6 +197,12 @@ impl State {
     /// one number, from 64 bits of the random source, has nothing to betray: the number is as unpredictable as they
     /// are (RFC 6528 asks for no more).
     pub(crate) fn fresh_interface(&mut self, now: Instant) -> Result<Box<Interface>> {
+        // A box cannot say that there is no memory. There is one thread, so what can be had and is given back can be
+        // had again.
+        let mut room = Vec::<u8>::new();
+        room.try_reserve_exact(2 * size_of::<Interface>())
+            .map_err(|_| Error::OutOfMemory)?;
+        drop(room);
         let seed = self.random.next_u64();
         new_interface(self.capabilities, false, seed, now)
     }
@@ -259,6 +266,22 @@ impl State {
     /// Whether this is one of the stack's addresses.
     pub(crate) fn is_own(&self, address: IpAddr) -> bool {
         self.interface.has_ip_addr(IpAddress::from(address))
+    }
+
+    /// Whether a TCP connection can be with a host of this address.
+    pub(crate) fn is_peer(&self, address: IpAddr) -> bool {
+        let broadcast = match address {
+            IpAddr::V4(address) => {
+                address.is_broadcast()
+                    || self.interface.ip_addrs().iter().any(|cidr| match cidr {
+                        IpCidr::Ipv4(cidr) => cidr.broadcast() == Some(address),
+                        IpCidr::Ipv6(_) => false,
+                    })
+            }
+            IpAddr::V6(_) => false,
+        };
+        let special = address.is_unspecified() || address.is_multicast() || address.is_loopback();
+        !(special || broadcast || self.is_own(address))
     }
 
     /// The address from which `remote` is reached; an error if it cannot be.

@@ -98,6 +98,9 @@ impl TcpStream {
             if remote.port() == 0 {
                 return Err(Error::InvalidInput);
             }
+            if !state.is_peer(remote.ip()) {
+                return Err(Error::AddressNotAvailable);
+            }
             let address = state.source_for(remote.ip())?;
             state.time_wait.expire(now);
             let port = state.ephemeral_port(|state, port| {

@@ -219,7 +219,7 @@ fn above_the_backlog_they_wait_and_are_not_refused() {
 }
 
 #[test]
-fn thousands_of_short_connections_in_little_memory() {
+fn ten_thousand_short_connections_in_little_memory() {
     let mut world = World::new();
     let limits = Limits {
         connections: 24,
@@ -247,7 +247,7 @@ fn thousands_of_short_connections_in_little_memory() {
     }
     let client = theirs.clone();
     world.run(async move {
-        for _ in 0..3000 {
+        for _ in 0..10_000 {
             let stream = client.connect(at(OURS, 80)).await.unwrap();
             stream.write_all(b"get!").await.unwrap();
             let mut answer = Vec::new();
@@ -259,7 +259,7 @@ fn thousands_of_short_connections_in_little_memory() {
         }
     });
     let stats = ours.stats();
-    assert_eq!(stats.tcp_accepted, 3000);
+    assert_eq!(stats.tcp_accepted, 10_000);
     assert_eq!(stats.tcp_no_memory, 0);
     assert!(peak.get() <= 4, "{} connections at once", peak.get());
     assert_eq!(stats.tcp_time_wait, 100);
@@ -484,6 +484,32 @@ fn a_vanished_peer_is_noticed() {
         took > Duration::from_secs(200) && took < Duration::from_secs(400),
         "{took:?}"
     );
+}
+
+#[test]
+fn without_a_link_connections_end_all_the_same() {
+    let mut world = World::new();
+    let (ours, theirs, left, _) = world.stacks(Limits::default());
+    let listener = ours.listen(80).unwrap();
+    let (streams, _peers) = world.run(async move {
+        let (mut streams, mut peers) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            peers.push(theirs.connect(at(OURS, 80)).await.unwrap());
+            streams.push(listener.accept().await.unwrap());
+        }
+        (streams, peers)
+    });
+    left.set_link(false);
+    let start = world.clock_now();
+    world.run(async move {
+        for stream in streams {
+            stream.write_all(b"into the void").await.unwrap();
+            assert_eq!(stream.read(&mut [0; 4]).await, Err(Error::ConnectionReset));
+        }
+    });
+    assert!(world.clock_now() - start < Duration::from_secs(1000));
+    world.pass(Duration::from_secs(60));
+    assert_eq!(ours.stats().tcp_connections, 0);
 }
 
 #[test]

@@ -314,6 +314,8 @@ fn segments_for_nobody_are_ignored() {
     wire.send(&from([224, 0, 0, 1]));
     wire.send(&from([255, 255, 255, 255]));
     wire.send(&from([127, 0, 0, 1]));
+    wire.send(&from([10, 0, 0, 255]));
+    wire.send(&from(OURS.octets()));
     wire.send(&tcp_frame(at(THEIRS, 0), at(OURS, SERVER), Syn, 1, None, &[]));
     // For another station of the wire.
     let mut other = tcp_frame(at(THEIRS, 5000), at(OURS, SERVER), Syn, 1, None, &[]);
