@@ -218,6 +218,9 @@ fn move_frames(vif: &Vif<Domain>, mode: &Cell<Mode>, seen: &RefCell<Vec<Seen>>, 
                 }
                 let Some(frame) = vif.receive() else { return };
                 let meta = frame.meta();
+                if meta.len > usize::from(vif.mtu().unwrap_or(0)) + 14 {
+                    continue;
+                }
                 frame.consume(|from| {
                     let room = vif.transmit().expect("room while a frame is held");
                     room.consume(meta.len, |to| {
@@ -254,6 +257,12 @@ pub fn frame(len: usize, seed: u8) -> Vec<u8> {
 
 /// A mapped ring page.
 pub struct Page(Mapping);
+
+impl Page {
+    pub fn shared(&self) -> &SharedPage {
+        self.0.page()
+    }
+}
 
 impl Borrow<SharedPage> for Page {
     fn borrow(&self) -> &SharedPage {
