@@ -192,6 +192,7 @@ fn a_transaction_is_one_change() {
     assert_eq!(result.as_deref(), Ok("2"));
     assert_eq!(rig.server.get("data/a"), Some("1"));
     assert_eq!(rig.server.open_transactions(), 0);
+    assert_eq!(rig.store.stats().requests, 6, "start, four operations, one end");
 }
 
 #[test]

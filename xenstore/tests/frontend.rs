@@ -309,6 +309,24 @@ fn a_device_that_is_removed_and_comes_back_at_once_starts_anew() {
 }
 
 #[test]
+fn a_removed_device_does_not_rise_from_the_dead() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    let store = rig.client();
+    let mut frontend = rig.run(async move { Frontend::open(&store, "vif", 0).await }).unwrap();
+    rig.server.remove(FRONT);
+    let (state, step) = rig.run(async move {
+        frontend
+            .switch(State::Connected, &[("tx-ring-ref", "8")])
+            .await
+            .unwrap();
+        (frontend.state(), frontend.next().await)
+    });
+    assert_eq!((state, step), (State::Unknown, Ok(Step::Finish)));
+    assert!(rig.server.nodes.keys().all(|path| !path.starts_with(FRONT)));
+}
+
+#[test]
 fn no_state_is_written_twice() {
     let mut rig = Rig::new();
     attach(&mut rig, BACK, "1", "2");
@@ -333,7 +351,7 @@ fn no_state_is_written_twice() {
 fn a_dropped_wait_loses_nothing_rule_59() {
     for turns in 0..60 {
         let mut rig = Rig::new();
-        attach(&mut rig, BACK, "4", "5"); // a reset lies ahead: writes, not only reads
+        attach(&mut rig, BACK, "4", "4"); // a reset lies ahead: writes, not only reads
         let store = rig.client();
         let mut frontend = rig.run(async move { Frontend::open(&store, "vif", 0).await }).unwrap();
         let cell = Rc::new(RefCell::new(None));
@@ -355,15 +373,14 @@ fn a_dropped_wait_loses_nothing_rule_59() {
             rig.executor.turn();
         }
         stop.raise();
-        let early = rig.finish(task);
+        assert_eq!(rig.finish(task), None);
         assert_eq!(stopped.count(), 1);
         let mut frontend = cell.borrow_mut().take().unwrap();
-        let step = match early {
-            Some(step) => step,
-            None => rig.run(async move { frontend.next().await }),
-        };
-        assert_eq!(step, Ok(Step::Disconnect), "after {turns} turns");
-        assert_eq!(own(&rig), "5", "after {turns} turns");
+        let task = rig.handle().spawn(async move { frontend.next().await });
+        rig.settle();
+        assert_eq!((own(&rig), task.is_finished()), ("5", false), "after {turns} turns");
+        backend(&mut rig, "5");
+        assert_eq!(rig.finish(task), Ok(Step::Disconnect), "after {turns} turns");
         rig.settle();
         assert_eq!(rig.server.open_transactions(), 0, "after {turns} turns");
     }
