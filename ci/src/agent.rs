@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 
 /// Beyond a command's own limit, for the way there and back on a busy computer.
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(60);
 /// For transferring a file.
 const TRANSFER: Duration = Duration::from_secs(120);
 /// The exit status of a command that `timeout -s KILL` ended.
@@ -133,11 +133,11 @@ impl Read for Limited {
 }
 
 fn read_line(stream: &mut impl Read) -> io::Result<String> {
-    let mut line = Vec::new();
-    for byte in stream.bytes().take(100) {
-        match byte? {
-            b'\n' => return Ok(lossy(&line)),
-            byte => line.push(byte),
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.len() < 100 && stream.read(&mut byte)? == 1 {
+        match byte {
+            [b'\n'] => return Ok(lossy(&line)),
+            [byte] => line.push(byte),
         }
     }
     Err(io::Error::new(

@@ -90,7 +90,7 @@ pub(crate) fn build(lock: &Lock, cache: &Cache, reporter: &Reporter) -> Result<s
             let names = files.iter().filter_map(|path| path.file_name()?.to_str());
             write(
                 &folder.join("packages.txt"),
-                &names.fold(String::new(), |list, name| list + name + "\n"),
+                names.fold(String::new(), |list, name| list + name + "\n"),
             )?;
             crate::cache::remove(&unpacked)?;
             apt.clean()

@@ -13,6 +13,13 @@
 //! 4. Every [`XenHost::start`] reads that file. Commands and files travel over TCP through QEMU's user network to an agent
 //!    in dom0, at any time and as often as one likes.
 //!
+//! # What it costs
+//!
+//! On two cores, without other load: 20 s to download (125 MB), unpack and build, 11 s to boot and save the snapshot, once;
+//! then 0.5 to 1 s from [`XenHost::start`] to an answering dom0. A command in dom0 takes 0.1 s, a file of 250 KB 0.1 s, `xl
+//! create` of a small guest 0.5 to 1 s. Under load everything takes longer in proportion; it is all computation.
+//! A host takes about 0.5 GB of memory.
+//!
 //! # The cache
 //!
 //! Everything lies in [`Cache`], one folder, which may be deleted at any time:
@@ -20,9 +27,11 @@
 //! | entry | what | size |
 //! |---|---|---|
 //! | `lock` | held while something is built | 0 |
-//! | `apt/` | package index | see below |
-//! | `machine-HASH/` | QEMU, Xen, Linux, dom0's RAM disk, the Linux guest; `packages.txt` names the versions | see below |
-//! | `snapshot-HASH/` | a booted host, one per clock and memory size | see below |
+//! | `apt/` | package index; while building, also the downloaded packages (130 MB) | 19 MB |
+//! | `machine-HASH/` | QEMU (50 MB), Xen, Linux, dom0's RAM disk (14 MB), the Linux guest (65 MB); `packages.txt` names the versions | 137 MB |
+//! | `snapshot-HASH/` | a booted host, one per clock and memory size; `boot.log` is what Xen said while it booted | 180 MB |
+//!
+//! While it is built it needs another 800 MB for a short time.
 //!
 //! HASH is of the recipe (`recipe`, QEMU's arguments, our scripts): a changed recipe is built anew, what it replaces is
 //! removed. Folders with `.part` at their end are unfinished and are removed by the next start.
@@ -30,6 +39,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+pub mod bench;
 mod cache;
 pub mod cpio;
 mod domain;

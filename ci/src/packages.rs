@@ -58,7 +58,9 @@ impl Apt {
     pub(crate) fn download(&self, packages: &[&str], step: &Step<'_>) -> Result<Vec<PathBuf>, Error> {
         let mut arguments = vec!["install", "--download-only", "--no-install-recommends", "--yes"];
         arguments.extend(packages);
-        self.run(&arguments, step)?;
+        // What cannot be had may have been replaced in the archive by a newer version: then the next run needs a new index.
+        self.run(&arguments, step)
+            .inspect_err(|_| drop(cache::remove(&self.state.join("updated"))))?;
         let mut arguments = vec!["install", "--print-uris", "--no-install-recommends", "--quiet=2"];
         arguments.extend(packages);
         // The same question as above, with what is already here left in the answer.

@@ -163,7 +163,7 @@ fn finish(mut qemu: Qemu, qmp: &mut Qmp, clock: Clock) -> Result<(Qemu, Agent), 
         Clock::Wall => format!("date -u -s @{now}"),
         Clock::Instructions => "true".to_owned(),
     };
-    qemu.wait_for("the agent in dom0", Duration::from_secs(60), |_| {
+    qemu.wait_for("the agent in dom0", Duration::from_secs(180), |_| {
         match agent.run(&script, Duration::from_secs(10)) {
             Ok(output) if output.success() => Ok(Some(())),
             Ok(output) => Err(Error::Command {
