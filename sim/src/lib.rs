@@ -1,4 +1,79 @@
 //! A simulated hypervisor for tests: domains, grants, event channels, xenstored, netback, virtual time.
+//!
+//! Several domains run in one thread, in an order that a seed decides, under a clock that moves only when all sleep.
+//! The crates that run on Xen run here as they are: a [`Domain`] is a [`Hypervisor`](fata_hypercall::Hypervisor).
+//! Pages are real and truly shared, pending bits are set where Xen sets them, and the backend is as strict as
+//! Linux's.
+//!
+//! # Testing an application
+//!
+//! Boot it, talk to it from a host on its bridge, shut it down, and see that nothing is left:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//! use std::time::Duration;
+//! use fata::{Env, NetworkError};
+//! use fata_sim::wire::{Host, HostConfig};
+//! use fata_sim::{Consoled, ShutdownRequest, VifConfig, check};
+//!
+//! async fn greeter(env: Env) -> Result<(), NetworkError> {
+//!     let listener = env.net().await?.listen(7)?;
+//!     loop {
+//!         let stream = listener.accept().await?;
+//!         stream.write_all(b"hello").await?;
+//!         stream.close().await?;
+//!     }
+//! }
+//!
+//! check(0..10, |sim| {
+//!     let domain = sim.domain("greeter");
+//!     let vif = sim.add_vif(&domain, VifConfig::default());
+//!     let console = Consoled::start(sim, &domain).unwrap();
+//!     let host = Host::start(sim, &sim.bridge("xenbr0"), HostConfig::default()); // 10.0.0.1
+//!     let memory = || fata::stats::Memory { total: 8 << 20, used: 0 };
+//!     let facts = fata::xen::Facts { command_line: "ipv4=10.0.0.2/24".into(), seed: [7; 32], memory };
+//!     let mut guest = fata::xen::start(domain.clone(), facts, greeter);
+//!     sim.add_guest(&domain, move || { guest.turn(); });
+//!     sim.run_until(|| vif.is_connected(), Duration::from_secs(10));
+//!
+//!     let client = host.connect(SocketAddr::from(([10, 0, 0, 2], 7)));
+//!     sim.run_until(|| client.is_closed_by_peer(), Duration::from_secs(10));
+//!     assert_eq!(client.take(), b"hello");
+//!     client.close();
+//!
+//!     sim.request_shutdown(&domain, ShutdownRequest::PowerOff);
+//!     sim.run_until(|| domain.shutdown_reason().is_some(), Duration::from_secs(30));
+//!     sim.run_for(Duration::from_secs(1)); // the console daemon reads the last words
+//!     assert!(console.text().contains("exit status 0"));
+//!     sim.remove_guest(&domain);
+//!     sim.assert_no_leaks(&domain);
+//! });
+//! ```
+//!
+//! A run that fails prints the line that replays it: `FATA_SEED=... cargo test ...`.
+//!
+//! # What is where
+//!
+//! | To do | Use |
+//! |---|---|
+//! | run a driver without the facade | [`Sim::add_guest`] with a turn of its event loop |
+//! | look at or change the store | [`Sim::store`] |
+//! | choose what the backend offers, says of checksums, how it fills buffers | [`VifConfig::backend`] |
+//! | lose, double, change or record packets | [`wire::Switch`] |
+//! | make a hypercall fail | [`Domain::faults`] |
+//! | write a service of your own | [`Sim::add_service`] |
+//! | find broken rules rather than stop at them | [`Sim::expect_violations`] |
+//!
+//! # What is watched all the time
+//!
+//! A run stops, with the name of the culprit, when a domain sends on a closed port, frees a page that is granted or
+//! mapped, writes to a page after freeing it, grants a page twice, takes a grant back while it is mapped, breaks a
+//! ring, or sends what Linux's netback would drop or punish.
+//!
+//! # What is not simulated
+//!
+//! Several vCPUs, the FIFO event ABI, grant table version 2, suspend. A domain that calls
+//! [`poll`](fata_hypercall::Hypervisor::poll) twice in one turn does not wait in between: nobody else can run then.
 
 mod check;
 mod clock;

@@ -165,6 +165,8 @@ impl Link {
             stats.rx_dropped += 1;
         } else {
             self.queue.push_back((self.dom0.machine.now.get(), packet));
+            // Linux kicks the thread, which looks at the ring again.
+            self.rx_waiting = false;
         }
         true
     }
@@ -206,6 +208,9 @@ impl Link {
 
     /// Copies the oldest packet into the guest's buffers, if it has posted enough.
     fn deliver_one(&mut self, _: &Plug, behaviour: &Behaviour, stats: &mut Stats) -> bool {
+        if self.rx_waiting {
+            return false;
+        }
         let Some((_, packet)) = self.queue.front() else {
             return false;
         };
@@ -224,9 +229,6 @@ impl Link {
             return true;
         }
         if self.rx.unconsumed() < slots {
-            if self.rx_waiting {
-                return false;
-            }
             // Not enough: ask for an event, and look again.
             self.rx_waiting = !self.rx.final_check();
             return true;
@@ -234,7 +236,6 @@ impl Link {
         let Some((_, packet)) = self.queue.pop_front() else {
             return false;
         };
-        self.rx_waiting = false;
         if rx::put(&mut self.rx, &self.dom0, self.guest, &packet, behaviour.fill) {
             stats.rx_packets += 1;
             stats.rx_bytes += packet.bytes.len() as u64;
