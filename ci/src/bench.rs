@@ -42,7 +42,7 @@ fn median(values: impl Iterator<Item = Duration>) -> Duration {
 /// [`Error`] if a guest does not answer.
 pub fn boot(options: &Options, images: &Images, clock: Clock, rounds: usize) -> Result<[Boot; 2], Error> {
     let host = XenHost::start(&options.clone().clock(clock))?;
-    host.put_program("/peer", &read(&images.peer)?)?;
+    host.put_program("/tmp/peer", &read(&images.peer)?)?;
     let fixed = "ipv4=10.0.0.2/24 gateway=10.0.0.1";
     let ours = Guest::new("fata", read(&images.folder.join("http"))?)
         .memory_mib(8)
@@ -62,7 +62,7 @@ pub fn boot(options: &Options, images: &Images, clock: Clock, rounds: usize) -> 
         for result in &mut results {
             let name = result.name;
             let line = host.check(
-                &format!("/peer first 10.0.0.2:80 / --run 'xl create /guests/{name}.cfg'"),
+                &format!("/tmp/peer first 10.0.0.2:80 / --run 'xl create /guests/{name}.cfg'"),
                 WAIT,
             )?;
             let times: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -80,7 +80,7 @@ pub fn boot(options: &Options, images: &Images, clock: Clock, rounds: usize) -> 
 /// [`Error`] if none up to 16 MiB does.
 pub fn smallest_memory(options: &Options, images: &Images) -> Result<[(&'static str, u32); 2], Error> {
     let host = XenHost::start(options)?;
-    host.put_program("/peer", &read(&images.peer)?)?;
+    host.put_program("/tmp/peer", &read(&images.peer)?)?;
     let smallest = |name: &'static str| -> Result<(&'static str, u32), Error> {
         let elf = read(&images.folder.join(name))?;
         for memory in 1..=16 {
@@ -92,7 +92,7 @@ pub fn smallest_memory(options: &Options, images: &Images) -> Result<[(&'static 
             let works = host.create(&guest).is_ok()
                 && match name {
                     "http" => host
-                        .run("/peer http 10.0.0.2:80 / --requests 200 --parallel 8", WAIT)?
+                        .run("/tmp/peer http 10.0.0.2:80 / --requests 200 --parallel 8", WAIT)?
                         .success(),
                     _ => host.wait_for_log(guest.name(), "fata: exit status 0", WAIT).is_ok(),
                 };

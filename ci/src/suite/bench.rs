@@ -93,6 +93,19 @@ impl<'a> Bench<'a> {
         })
     }
 
+    /// Creates the guest; it does not run before `xl unpause`.
+    pub(super) fn start_paused(&self, guest: Guest) -> Result<Running<'a>, Failure> {
+        let name = guest.name().to_owned();
+        self.host.place(&guest)?;
+        self.dom0(&format!("xl create -p /guests/{name}.cfg"))?;
+        Ok(Running {
+            host: self.host,
+            name,
+            v4: self.v4(),
+            v6: self.v6(),
+        })
+    }
+
     /// Runs a command in dom0 that must succeed: what it printed.
     pub(super) fn dom0(&self, script: &str) -> Result<String, Failure> {
         Ok(self.host.check(script, PATIENCE)?)
@@ -100,13 +113,13 @@ impl<'a> Bench<'a> {
 
     /// Runs the test's client in dom0; nothing may have failed.
     pub(super) fn peer(&self, arguments: &str) -> Result<String, Failure> {
-        let there = self.host.run("test -x /peer", PATIENCE)?.success();
+        let there = self.host.run("test -x /tmp/peer", PATIENCE)?.success();
         if !there {
             let path = &self.images.peer;
             let program = fs::read(path).map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))?;
-            self.host.put_program("/peer", &program)?;
+            self.host.put_program("/tmp/peer", &program)?;
         }
-        Ok(self.host.check(&format!("/peer {arguments}"), PATIENCE * 5)?)
+        Ok(self.host.check(&format!("/tmp/peer {arguments}"), PATIENCE * 5)?)
     }
 }
 
