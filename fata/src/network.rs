@@ -182,7 +182,7 @@ pub enum Error {
         /// The names there are.
         there: Vec<String>,
         /// What an administrator does about it.
-        remedy: &'static str,
+        remedy: String,
     },
     /// The interface has no connection.
     NoLink {

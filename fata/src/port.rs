@@ -49,7 +49,7 @@ pub trait Port {
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)>;
 
     /// What an administrator does to give the program a network interface.
-    fn how_to_add_interface(&self) -> &'static str;
+    fn how_to_add_interface(&self) -> String;
 }
 
 /// A network interface: [`fata_net::Device`] as an object, and what a report says of it.

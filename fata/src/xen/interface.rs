@@ -20,7 +20,7 @@ pub(super) struct VifInterface<H: Hypervisor> {
     vif: Vif<H>,
     /// Why its life ended, if it has.
     ended: Rc<Cell<Option<Error>>>,
-    _life: JoinHandle<()>,
+    life: Cell<Option<JoinHandle<()>>>,
 }
 
 impl<H: Hypervisor> VifInterface<H> {
@@ -40,7 +40,16 @@ impl<H: Hypervisor> VifInterface<H> {
         Self {
             vif,
             ended,
-            _life: life,
+            life: Cell::new(Some(life)),
+        }
+    }
+
+    /// Takes leave of the backend, and waits until nothing is shared with it any more.
+    pub(super) async fn stop(&self) {
+        self.vif.stop();
+        if let Some(life) = self.life.take() {
+            // Cancelled or ended: it is over.
+            let _ = life.await;
         }
     }
 }

@@ -22,11 +22,8 @@ use crate::shutdown::{Shutdown, ShutdownRequest};
 /// How long a program that waits for a shutdown request may take to end after one.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long the end may take: the exit status into the store, the console's last lines to the daemon.
+/// How long each part of the end may take: leave of store and backends, then of the console.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// How long xenstored may take to answer at the start.
-const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The first task: it brings the domain up, runs the application and ends the domain.
 pub(super) struct Life<H: Hypervisor> {
@@ -68,15 +65,7 @@ impl<H: Hypervisor> Life<H> {
         application: Application,
     ) -> (Outcome, Option<ShutdownRequest>) {
         log::info!("fata {} on {}", env!("CARGO_PKG_VERSION"), self.port.machine());
-        match self
-            .handle
-            .timeout(STORE_PATIENCE, self.port.connect(&self.handle))
-            .await
-        {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => log::warn!("no devices: {error}"),
-            Err(_) => log::warn!("no devices: xenstored does not answer"),
-        }
+        self.port.connect(&self.handle).await;
         let env = Env::new(self.port.clone(), self.handle.clone(), args, random);
         let watcher = self
             .port
@@ -108,6 +97,7 @@ impl<H: Hypervisor> Life<H> {
                 // Best effort: the line on the console is what counts.
                 let _ = store.write("data/fata/exit-status", &status).await;
             }
+            self.port.disconnect().await;
         };
         let _ = self.handle.timeout(LAST_WORDS, words).await;
         self.port.console().flush(self.port.clock(), LAST_WORDS);

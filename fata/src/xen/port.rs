@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{OnceCell, RefCell};
 use core::future::Future;
@@ -21,6 +21,9 @@ use super::interface::VifInterface;
 use crate::port::{Interface, Port};
 use crate::stats::{Grants, Memory};
 
+/// How long xenstored may take to answer at the start.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// The domain's devices and what drives them.
 pub(super) struct XenPort<H: Hypervisor> {
     hv: H,
@@ -30,6 +33,8 @@ pub(super) struct XenPort<H: Hypervisor> {
     table: Table<H>,
     memory: fn() -> Memory,
     store: OnceCell<Store<H>>,
+    /// Why there are no devices, if that is xenstore's fault.
+    store_problem: OnceCell<String>,
     name: OnceCell<String>,
     interfaces: RefCell<Vec<(usize, Rc<VifInterface<H>>)>>,
 }
@@ -47,17 +52,32 @@ impl<H: Hypervisor> XenPort<H> {
             console,
             memory,
             store: OnceCell::new(),
+            store_problem: OnceCell::new(),
             name: OnceCell::new(),
             interfaces: RefCell::default(),
         }
     }
 
-    /// Connects to xenstore and starts a driver for each network interface that the toolstack gave the domain.
-    pub(super) async fn connect(&self, handle: &Handle) -> Result<(), Error> {
+    /// Connects to xenstore and starts a driver for each network interface that the toolstack gave the domain. If
+    /// that fails, the domain has no devices.
+    pub(super) async fn connect(&self, handle: &Handle) {
+        let problem = match handle.timeout(STORE_PATIENCE, self.find_devices(handle)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => String::from("no answer"),
+        };
+        log::warn!("no devices: xenstore: {problem}");
+        let _ = self.store_problem.set(problem);
+    }
+
+    async fn find_devices(&self, handle: &Handle) -> Result<(), Error> {
         let store = Store::new(self.hv.clone(), &self.ports, handle.clone())?;
         let serve = store.run();
         handle
-            .spawn(async { log::error!("xenstore: {}", serve.await) })
+            .spawn(async {
+                let error = serve.await;
+                log::error!("xenstore: {error}");
+            })
             .detach();
         let store = self.store.get_or_init(|| store);
         if let Ok(name) = store.read_string("name").await {
@@ -75,6 +95,13 @@ impl<H: Hypervisor> XenPort<H> {
             self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
         }
         Ok(())
+    }
+
+    /// Takes leave of all backends.
+    pub(super) async fn disconnect(&self) {
+        for (_, vif) in self.interfaces.take() {
+            vif.stop().await;
+        }
     }
 
     pub(super) fn store(&self) -> Option<&Store<H>> {
@@ -146,7 +173,10 @@ impl<H: Hypervisor> Port for XenPort<H> {
             .collect()
     }
 
-    fn how_to_add_interface(&self) -> &'static str {
-        "the domain's configuration has no vif=[...]; add for example vif=['bridge=xenbr0']"
+    fn how_to_add_interface(&self) -> String {
+        match self.store_problem.get() {
+            Some(problem) => ["xenstore could not be asked for it: ", problem].concat(),
+            None => String::from("the domain's configuration has no vif=[...]; add for example vif=['bridge=xenbr0']"),
+        }
     }
 }
