@@ -1,4 +1,62 @@
-//! Fata: the one crate an application names.
+//! Fata, a library operating system: the one crate an application names.
+//!
+//! ```no_run
+//! #![cfg_attr(target_os = "none", no_std, no_main)]
+//!
+//! use fata::{Env, NetworkError};
+//!
+//! /// Sends back what it gets, one client after the other.
+//! #[fata::main]
+//! async fn main(env: Env) -> Result<(), NetworkError> {
+//!     let net = env.net().await?;
+//!     let listener = net.listen(7)?;
+//!     loop {
+//!         let stream = listener.accept().await?;
+//!         let mut buffer = [0; 512];
+//!         while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+//!             stream.write_all(&buffer[..length]).await?;
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! Built for `x86_64-unknown-none` this is an image that Xen starts: `cargo fata run NAME`.
+//!
+//! # What a program has
+//!
+//! * [`main`](macro@main): the attribute that makes a function the program.
+//! * [`Env`]: everything around it. Network ([`net`]), console, boot arguments ([`args`]), clocks, tasks, random
+//!   numbers ([`random`]), figures ([`stats`]), and the wish that it end.
+//! * The crate `log`, whose messages go to the console as `log=` says.
+//! * An end: `main` returns, and the machine is switched off with an exit status ([`Termination`]).
+//!
+//! It runs on one thread. Tasks are futures on one loop, so what they share needs no lock.
+//!
+//! # What is below
+//!
+//! The facade knows machines through the traits in [`port`]. The one port so far is [`xen`], which is generic over
+//! the hypervisor: on metal it is Xen, in tests it is the simulator's, as here.
+//!
+//! ```
+//! use std::time::Duration;
+//! use fata::stats::Memory;
+//! use fata::xen::{Facts, start};
+//! use fata_sim::{Consoled, Sim};
+//!
+//! let sim = Sim::new(1);
+//! let domain = sim.domain("guest");
+//! let console = Consoled::start(&sim, &domain).unwrap();
+//! let facts = Facts { command_line: "-- you".into(), seed: [0; 32], memory: Memory::default };
+//! let mut guest = start(domain.clone(), facts, |env| async move {
+//!     env.sleep(Duration::from_secs(1)).await;
+//!     env.console().print(&format!("Hello, {}!\n", env.args().application()[0]));
+//! });
+//! sim.add_guest(&domain, move || {
+//!     guest.turn();
+//! });
+//! sim.run_until(|| domain.shutdown_reason().is_some(), Duration::from_secs(5));
+//! assert_eq!(console.text(), "Hello, you!\r\nfata: exit status 0\r\n");
+//! ```
 #![no_std]
 #![deny(unsafe_code)] // start/metal.rs alone allows it, and says why
 

@@ -33,6 +33,11 @@ impl Logger {
         self.filter.enabled(metadata)
     }
 
+    /// Has the console take what it holds in memory, within a bounded time; for the moments before a crash.
+    pub fn flush(&self) {
+        self.port.flush();
+    }
+
     /// Logs a message.
     pub fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {

@@ -30,6 +30,10 @@ pub trait Port {
     /// Writes to the console. It never blocks: what does not fit is dropped and counted.
     fn write(&self, bytes: &[u8]);
 
+    /// Waits, a tenth of a second at the most, until the console has taken what was written. It stops the whole
+    /// program meanwhile.
+    fn flush(&self);
+
     /// Bytes that were written to the console and dropped.
     fn console_dropped(&self) -> u64;
 

@@ -32,10 +32,18 @@ where
     if LOGGER.0.set(guest.logger()).is_ok() && log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(guest.logger().max_level());
     }
+    fata_boot::crash::set_crash_hook(flush_console);
     if boot.vcpus > 1 {
         log::info!("this domain has {} virtual CPUs, of which one is used", boot.vcpus);
     }
     guest.run()
+}
+
+/// Pushes out what the console still holds in memory, so that the last lines before a crash stand before its report.
+fn flush_console() {
+    if let Some(logger) = LOGGER.0.get() {
+        logger.flush();
+    }
 }
 
 fn memory() -> Memory {

@@ -25,7 +25,7 @@ macro_rules! __entry {
 macro_rules! __entry {
     ($application:ident) => {
         fn main() -> $crate::start::host::ExitCode {
-            $crate::start::host::run(env!("CARGO_BIN_NAME"), $application)
+            $crate::start::host::run(option_env!("CARGO_BIN_NAME").unwrap_or("NAME"), $application)
         }
     };
 }

@@ -141,6 +141,10 @@ impl<H: Hypervisor> Port for XenPort<H> {
         self.console.write(bytes);
     }
 
+    fn flush(&self) {
+        self.console.flush(&self.clock, Duration::from_millis(100));
+    }
+
     fn console_dropped(&self) -> u64 {
         self.console.stats().dropped
     }
