@@ -42,13 +42,16 @@ pub struct ServiceRing<'a> {
 /// they hand out is memory that outlives the handle or borrows from it. None of them blocks, except that
 /// [`poll`](Hypervisor::poll) may.
 ///
-/// # What an implementer promises
+/// # Safety
+/// The safety of pages shared with other domains rests on what an implementation does:
 ///
 /// * [`alloc_pages`](Hypervisor::alloc_pages) gives memory that nothing else uses, zeroed, until it is freed.
-/// * [`grant_frame`](Hypervisor::grant_frame) and [`shared_info`](Hypervisor::shared_info) give the tables that the
-///   peers' grants and events really go through.
-/// * Numbers that Xen returned are passed on as they are: callers check them.
-pub trait Hypervisor: Clone + 'static {
+/// * [`grant_frame`](Hypervisor::grant_frame) gives the table that the peers' access really goes through, and so does
+///   each clone of the handle. The table stays where it is as long as any clone lives.
+/// * [`gfn_of`](Hypervisor::gfn_of) names the very page that it is given.
+///
+/// Numbers that Xen returned are passed on as they are: callers check them.
+pub unsafe trait Hypervisor: Clone + 'static {
     // Memory
 
     /// Takes `count` contiguous pages of zeroes; `None` when there are none.

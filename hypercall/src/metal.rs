@@ -141,7 +141,9 @@ impl Xen {
     }
 }
 
-impl Hypervisor for Xen {
+// SAFETY: pages come from the global allocator, and memory is mapped one to one; the grant table is the one that Xen
+// mapped into the window, for good.
+unsafe impl Hypervisor for Xen {
     fn alloc_pages(&self, count: usize) -> Option<NonNull<SharedPage>> {
         let layout = page_layout(count)?;
         // SAFETY: page_layout never gives a layout of size zero.

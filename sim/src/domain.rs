@@ -286,7 +286,9 @@ fn count(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
-impl Hypervisor for Domain {
+// SAFETY: pages are counted allocations that the simulator keeps until they are freed; the grant table is the one through
+// which `map_grant` goes, and lives as long as the domain.
+unsafe impl Hypervisor for Domain {
     fn alloc_pages(&self, count: usize) -> Option<NonNull<SharedPage>> {
         if self.state.faults.consult(Call::AllocPages).is_some() {
             return None;

@@ -78,7 +78,8 @@ fn layout(count: usize) -> Layout {
     Layout::from_size_align(count * PAGE_SIZE, PAGE_SIZE).unwrap()
 }
 
-impl Hypervisor for Machine {
+// SAFETY: pages are boxes of their own, and the table is the one that the tests' peer looks at.
+unsafe impl Hypervisor for Machine {
     fn alloc_pages(&self, count: usize) -> Option<NonNull<SharedPage>> {
         // SAFETY: the size is not zero; Pages asks for one page or more.
         let first = NonNull::new(unsafe { alloc_zeroed(layout(count)) })?.cast::<SharedPage>();
