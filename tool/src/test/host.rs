@@ -73,13 +73,13 @@ pub(super) fn test(workspace: &Workspace, wanted: &dyn Fn(Part) -> bool, only: O
     Ok(counts)
 }
 
-/// The simulator's own tests and every test target called `sim` need no hypervisor, yet run whole guests.
+/// Test programs that run whole guests in the simulator have names that begin with `sim`; and there are its own.
 fn part_of(program: &Artifact) -> Part {
-    let in_simulator = program
+    let its_own = program
         .manifest_path
         .parent()
         .is_some_and(|folder| folder.ends_with("sim"));
-    if in_simulator || program.target.name == "sim" {
+    if its_own || program.target.name.starts_with("sim") {
         Part::Sim
     } else {
         Part::Unit
