@@ -2,22 +2,28 @@
 
 use alloc::rc::Rc;
 use alloc::string::String;
+#[cfg(feature = "net")]
 use alloc::vec::Vec;
+#[cfg(feature = "net")]
 use core::cell::RefCell;
 use core::fmt;
 use core::future::Future;
 use core::time::Duration;
 
 use fata_events::{Handle, Instant, JoinHandle, Sleep, TimedOut};
+#[cfg(feature = "net")]
 use fata_net::Stack;
 
 use crate::args::Args;
 use crate::console::Console;
+#[cfg(feature = "net")]
 use crate::network::{self, Network};
 use crate::port::Port;
 use crate::random::Random;
 use crate::shutdown::{Shutdown, ShutdownRequest};
-use crate::stats::{InterfaceStats, Memory, Stats};
+#[cfg(feature = "net")]
+use crate::stats::InterfaceStats;
+use crate::stats::{Memory, Stats};
 
 /// What a program has around it: boot arguments, network, console, clocks, random numbers, tasks.
 ///
@@ -30,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) handle: Handle,
     pub(crate) port: Rc<dyn Port>,
     pub(crate) shutdown: Shutdown,
+    #[cfg(feature = "net")]
     pub(crate) networks: RefCell<Vec<Network>>,
     random: Random,
 }
@@ -38,13 +45,13 @@ impl Env {
     /// An environment on `port`, with tasks on the loop that `handle` belongs to. For ports; an application is given
     /// its `Env`.
     pub fn new(port: Rc<dyn Port>, handle: Handle, args: Args, random: Random) -> Self {
-        let (shutdown, networks) = Default::default();
         Self(Rc::new(Inner {
             args,
             handle,
             port,
-            shutdown,
-            networks,
+            shutdown: Shutdown::default(),
+            #[cfg(feature = "net")]
+            networks: RefCell::default(),
             random,
         }))
     }
@@ -74,6 +81,7 @@ impl Env {
     ///
     /// # Errors
     /// As [`interface`](Self::interface).
+    #[cfg(feature = "net")]
     pub async fn net(&self) -> Result<Stack, network::Error> {
         self.interface("net0").await
     }
@@ -86,11 +94,13 @@ impl Env {
     /// # Errors
     /// Within 30 seconds: there is no such interface, its backend does not connect, or no address came. The error's
     /// text says which, and what to do about it.
+    #[cfg(feature = "net")]
     pub async fn interface(&self, name: &str) -> Result<Stack, network::Error> {
         network::open(self, name).await
     }
 
     /// The names of the interfaces there are.
+    #[cfg(feature = "net")]
     #[must_use]
     pub fn interfaces(&self) -> Vec<String> {
         self.0
@@ -155,20 +165,8 @@ impl Env {
     /// All figures of the running program.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let Inner {
-            handle, port, networks, ..
-        } = &*self.0;
-        let networks = networks.borrow();
+        let Inner { handle, port, .. } = &*self.0;
         let tasks = handle.stats();
-        let interfaces = port.interfaces().into_iter().map(|(index, interface)| InterfaceStats {
-            name: network::name(index),
-            link_up: interface.link_up(),
-            stack: networks
-                .iter()
-                .find(|network| network.index() == index)
-                .map(Network::stats)
-                .unwrap_or_default(),
-        });
         Stats {
             uptime: handle.now().since_zero(),
             memory: port.memory(),
@@ -177,8 +175,26 @@ impl Env {
             tasks: tasks.tasks,
             timers: tasks.timers,
             console_dropped: port.console_dropped(),
-            interfaces: interfaces.collect(),
+            #[cfg(feature = "net")]
+            interfaces: self.interface_stats(),
         }
+    }
+
+    #[cfg(feature = "net")]
+    fn interface_stats(&self) -> Vec<InterfaceStats> {
+        let networks = self.0.networks.borrow();
+        let interfaces = self.0.port.interfaces().into_iter();
+        interfaces
+            .map(|(index, interface)| InterfaceStats {
+                name: network::name(index),
+                link_up: interface.link_up(),
+                stack: networks
+                    .iter()
+                    .find(|network| network.index() == index)
+                    .map(Network::stats)
+                    .unwrap_or_default(),
+            })
+            .collect()
     }
 
     /// Waits until an administrator wants the program to end.

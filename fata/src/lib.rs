@@ -32,6 +32,9 @@
 //!
 //! It runs on one thread. Tasks are futures on one loop, so what they share needs no lock.
 //!
+//! The network is the feature `net`, which is on. A program that has no use for it names this crate with
+//! `default-features = false`, and its image is half as large.
+//!
 //! # What is below
 //!
 //! The facade knows machines through the traits in [`port`]. The one port so far is [`xen`], which is generic over
@@ -66,11 +69,13 @@ extern crate std;
 
 pub mod args;
 mod console;
+#[cfg(feature = "net")]
 mod device;
 mod env;
 mod exit;
 mod log_line;
 mod logger;
+#[cfg(feature = "net")]
 mod network;
 pub mod port;
 pub mod random;
@@ -84,7 +89,9 @@ pub use env::Env;
 pub use exit::{ExitCode, Failure, Outcome, Termination};
 pub use fata_events::{Cancelled, Instant, JoinHandle, TimedOut};
 pub use fata_macros::main;
+#[cfg(feature = "net")]
 pub use fata_net as net;
 pub use logger::Logger;
+#[cfg(feature = "net")]
 pub use network::Error as NetworkError;
 pub use shutdown::ShutdownRequest;

@@ -4,14 +4,18 @@
 //! port, and an image that carries several ports has one copy of everything above them.
 
 use alloc::boxed::Box;
+#[cfg(feature = "net")]
 use alloc::rc::Rc;
 use alloc::string::String;
+#[cfg(feature = "net")]
 use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
+#[cfg(feature = "net")]
 use core::task::{Context, Poll};
 use core::time::Duration;
 
+#[cfg(feature = "net")]
 use fata_net::{Capabilities, RxChecksum, TxMeta};
 
 use crate::stats::{Grants, Memory};
@@ -50,9 +54,11 @@ pub trait Port {
     fn ports(&self) -> usize;
 
     /// The network interfaces there are, by number.
+    #[cfg(feature = "net")]
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)>;
 
     /// What an administrator does to give the program a network interface.
+    #[cfg(feature = "net")]
     fn how_to_add_interface(&self) -> String;
 }
 
@@ -61,6 +67,7 @@ pub trait Port {
 /// Frames go through objects so that the network stack is compiled once, for whatever ports the image carries, and
 /// not at all into a program that never asks for the network. A call through a table per frame costs nothing beside
 /// what a frame costs.
+#[cfg(feature = "net")]
 pub trait Interface {
     /// Its address and abilities.
     fn capabilities(&self) -> Capabilities;

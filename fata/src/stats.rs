@@ -1,6 +1,8 @@
 //! Figures of the running program.
 
+#[cfg(feature = "net")]
 use alloc::string::String;
+#[cfg(feature = "net")]
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -31,6 +33,7 @@ pub struct Grants {
 }
 
 /// One network interface.
+#[cfg(feature = "net")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceStats {
     /// `net0`
@@ -59,5 +62,6 @@ pub struct Stats {
     /// Bytes that the console could not take.
     pub console_dropped: u64,
     /// The network interfaces.
+    #[cfg(feature = "net")]
     pub interfaces: Vec<InterfaceStats>,
 }

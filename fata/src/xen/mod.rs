@@ -8,6 +8,7 @@
 //! ```
 
 mod control;
+#[cfg(feature = "net")]
 mod interface;
 mod life;
 mod port;

@@ -1,11 +1,13 @@
 //! The facade's [`Port`], as a Xen domain provides it.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
+#[cfg(feature = "net")]
 use alloc::vec::Vec;
-use core::cell::{OnceCell, RefCell};
+use core::cell::OnceCell;
+#[cfg(feature = "net")]
+use core::cell::RefCell;
 use core::future::Future;
 use core::pin::Pin;
 use core::time::Duration;
@@ -15,10 +17,15 @@ use fata_events::Handle;
 use fata_events::xen::{Ports, PvClock, XenLoop};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
+#[cfg(feature = "net")]
+use fata_xenstore::xenbus;
 use fata_xenstore::{Error, Store};
 
+#[cfg(feature = "net")]
 use super::interface::VifInterface;
-use crate::port::{Interface, Port};
+#[cfg(feature = "net")]
+use crate::port::Interface;
+use crate::port::Port;
 use crate::stats::{Grants, Memory};
 
 /// How long xenstored may take to answer at the start.
@@ -36,6 +43,7 @@ pub(super) struct XenPort<H: Hypervisor> {
     /// Why there are no devices, if that is xenstore's fault.
     store_problem: OnceCell<String>,
     name: OnceCell<String>,
+    #[cfg(feature = "net")]
     interfaces: RefCell<Vec<(usize, Rc<VifInterface<H>>)>>,
 }
 
@@ -54,6 +62,7 @@ impl<H: Hypervisor> XenPort<H> {
             store: OnceCell::new(),
             store_problem: OnceCell::new(),
             name: OnceCell::new(),
+            #[cfg(feature = "net")]
             interfaces: RefCell::default(),
         }
     }
@@ -83,14 +92,8 @@ impl<H: Hypervisor> XenPort<H> {
         if let Ok(name) = store.read_string("name").await {
             let _ = self.name.set(name);
         }
-        let vifs = match store.list("device/vif").await {
-            Ok(names) => names,
-            Err(error) if error.is_missing() => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        // A name that is not a number is not one of the toolstack's.
-        let vifs: BTreeSet<u32> = vifs.iter().filter_map(|name| name.parse().ok()).collect();
-        for index in vifs {
+        #[cfg(feature = "net")]
+        for index in xenbus::devices(store, "vif").await? {
             let vif = VifInterface::start(&self.table, &self.ports, store, handle, index);
             self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
         }
@@ -99,6 +102,7 @@ impl<H: Hypervisor> XenPort<H> {
 
     /// Takes leave of all backends.
     pub(super) async fn disconnect(&self) {
+        #[cfg(feature = "net")]
         for (_, vif) in self.interfaces.take() {
             vif.stop().await;
         }
@@ -169,6 +173,7 @@ impl<H: Hypervisor> Port for XenPort<H> {
         self.ports.len()
     }
 
+    #[cfg(feature = "net")]
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)> {
         let interfaces = self.interfaces.borrow();
         interfaces
@@ -177,6 +182,7 @@ impl<H: Hypervisor> Port for XenPort<H> {
             .collect()
     }
 
+    #[cfg(feature = "net")]
     fn how_to_add_interface(&self) -> String {
         match self.store_problem.get() {
             Some(problem) => ["xenstore could not be asked for it: ", problem].concat(),
