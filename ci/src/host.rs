@@ -95,6 +95,8 @@ pub struct XenHost {
     machine: PathBuf,
 }
 
+/// The program behind `xl console`.
+const XENCONSOLE: &str = "/usr/lib/xen-4.17/bin/xenconsole";
 /// For commands of the toolstack, which take seconds under emulation.
 const XL: Duration = Duration::from_secs(60);
 
@@ -143,6 +145,16 @@ impl XenHost {
     /// [`Error::Agent`] when dom0 does not answer.
     pub fn stream(&self, script: &str) -> Result<TcpStream, Error> {
         self.agent.stream(script).map_err(|error| self.explain(error))
+    }
+
+    /// Connects with a guest's console, both ways, until the connection or the guest ends.
+    ///
+    /// # Errors
+    /// [`Error::Agent`] when dom0 does not answer.
+    pub fn attach(&self, name: &str) -> Result<TcpStream, Error> {
+        domain::check_name(name)?;
+        // What `xl console` runs. Without a terminal it would not listen to its input, and this is how it is told to.
+        self.stream(&format!("exec {XENCONSOLE} $(xl domid {name}) --interactive"))
     }
 
     /// Writes a file in dom0 (in memory), with the folders above it.

@@ -144,7 +144,7 @@ fn attach(host: &XenHost, name: &str) -> Result<(), Error> {
         program: format!("xl console {name}"),
         why: error.to_string(),
     };
-    let mut output = host.stream(&format!("exec xl console {name}"))?;
+    let mut output = host.attach(name)?;
     let mut input = output.try_clone().map_err(failed)?;
     if progress::interactive() {
         // Ends with the process: there is no portable way to wake a thread that reads a terminal.

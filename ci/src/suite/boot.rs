@@ -1,5 +1,6 @@
 //! From `xl create` to the end, without a network.
 
+use std::io::Write;
 use std::time::Duration;
 
 use super::{Bench, Failure, Test, ensure};
@@ -147,7 +148,9 @@ fn all_of_the_memory_is_used(bench: &Bench<'_>) -> Result<(), Failure> {
 fn the_console_takes_input(bench: &Bench<'_>) -> Result<(), Failure> {
     let probe = bench.start(bench.guest("probe")?.arguments("-- ask"))?;
     probe.says("your name?")?;
-    bench.dom0(&format!("echo Ada | timeout 5 xl console {} || true", probe.name))?;
+    // As a person would: a terminal sends a carriage return for Enter.
+    let mut terminal = bench.host.attach(&probe.name)?;
+    terminal.write_all(b"Ada\r").map_err(|error| Failure::Wrong(format!("console: {error}")))?;
     let console = probe.ends_with(0)?;
     ensure!(console.contains("hello, Ada"), "the input did not arrive:\n{console}");
     Ok(())
