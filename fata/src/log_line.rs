@@ -22,7 +22,7 @@ pub(crate) fn log_line(write: &dyn Fn(&[u8]), uptime: Duration, record: &Record<
     let target = short_target(record.target());
     let _ = line.write_str(record.level().as_str());
     let _ = line.write_str(" ");
-    let _ = line.write_str(target.split("::").next().unwrap_or(target));
+    let _ = line.write_str(target.split(':').next().unwrap_or(target));
     let _ = line.write_str(": ");
     let _ = match record.args().as_str() {
         Some(text) => line.write_str(text),

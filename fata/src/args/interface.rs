@@ -1,5 +1,6 @@
 //! What boot arguments say about one network interface.
 
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
@@ -114,7 +115,7 @@ impl InterfaceArgs {
             if index == 0 {
                 alloc::string::String::from(key)
             } else {
-                alloc::format!("net{index}.{key}")
+                ["net", &index.to_string(), ".", key].concat()
             }
         };
         if self.gateway.is_some() && !matches!(self.ipv4, Ipv4::Static { .. }) {

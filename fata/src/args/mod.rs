@@ -233,7 +233,11 @@ impl Error {
     fn of(argument: &str, problem: Problem) -> Self {
         /// As much of a wrong argument as fits a line of the console.
         const SHOWN: usize = 200;
-        let mut argument: String = argument.chars().flat_map(char::escape_debug).take(SHOWN + 1).collect();
+        let mut argument: String = argument
+            .chars()
+            .flat_map(char::escape_default)
+            .take(SHOWN + 1)
+            .collect();
         if argument.chars().count() > SHOWN {
             argument = argument.chars().take(SHOWN).chain("...".chars()).collect();
         }

@@ -18,7 +18,7 @@ async fn serve(store: &Client, env: &Env) -> Result<core::convert::Infallible, E
         match control.next().await? {
             Request::PowerOff | Request::Halt => env.shutdown().ask(ShutdownRequest::PowerOff),
             Request::Reboot => env.shutdown().ask(ShutdownRequest::Reboot),
-            other => log::warn!("a request is not obeyed: {other:?}"),
+            _ => log::warn!("a request is not obeyed: it is neither power-off nor reboot"),
         }
     }
 }

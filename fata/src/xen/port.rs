@@ -128,7 +128,10 @@ impl<H: Hypervisor> XenPort<H> {
 impl<H: Hypervisor> Port for XenPort<H> {
     fn machine(&self) -> String {
         match self.hv.version() {
-            Some(version) => alloc::format!("Xen {}.{}", version.major, version.minor),
+            Some(version) => {
+                let [major, minor] = [version.major, version.minor].map(|number| number.to_string());
+                ["Xen ", &major, ".", &minor].concat()
+            }
             None => String::from("Xen"),
         }
     }

@@ -29,7 +29,7 @@ impl<'a> Path<'a> {
             RELATIVE_PATH_MAX
         };
         let fits = !text.is_empty() && text.len() <= limit;
-        let shaped = text == "/" || !(text.ends_with('/') || text.contains("//"));
+        let shaped = text == "/" || !(text.ends_with('/') || text.as_bytes().windows(2).any(|pair| pair == b"//"));
         let clean = text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-/_@".contains(&c));
         if fits && shaped && clean {
             Ok(Self(text))
