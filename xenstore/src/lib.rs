@@ -59,5 +59,5 @@ mod error;
 pub mod wire;
 pub mod xenbus;
 
-pub use client::{Client, Stats, Store, Transaction, Watch};
+pub use client::{Asked, Client, Stats, Store, Transaction, Watch};
 pub use error::Error;

@@ -19,7 +19,7 @@ use fata_hypercall::Hypervisor;
 
 use crate::Error;
 use crate::wire::{MessageType, Reply, Request};
-use mux::{Answer, Effect, Mux};
+use mux::{Effect, Mux};
 use ring::Line;
 
 pub use transaction::Transaction;
@@ -96,8 +96,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Sends a request and waits for its answer.
-    async fn call(&self, request: &Request<'_>) -> Result<Answer, Error> {
+    /// Sends a request. `understand` makes of the server's answer what the caller wants.
+    fn ask<T>(&self, request: Result<Request<'_>, Error>, understand: Understand<T>) -> Asked<'_, T> {
+        match self.submit(request) {
+            Ok((id, kind)) => self.asked(Ok(id), kind, understand),
+            Err(error) => self.asked(Err(error), MessageType::ERROR, understand),
+        }
+    }
+
+    fn submit(&self, request: Result<Request<'_>, Error>) -> Result<(u32, MessageType), Error> {
+        let request = request?;
         let tx_id = match self.transaction {
             Some((_, generation)) if generation != self.shared.mux.borrow().generation() => {
                 return Err(Error::Disconnected);
@@ -105,39 +113,35 @@ impl Client {
             Some((id, _)) => id,
             None => 0,
         };
-        let id = self.shared.with(|mux| mux.submit(request, tx_id, Effect::None))?;
-        Call {
+        let id = self.shared.with(|mux| mux.submit(&request, tx_id, Effect::None))?;
+        Ok((id, request.kind()))
+    }
+
+    fn asked<T>(&self, id: Result<u32, Error>, kind: MessageType, understand: Understand<T>) -> Asked<'_, T> {
+        Asked {
             shared: &self.shared,
             id,
+            kind,
+            understand,
         }
-        .await
     }
 
     /// Sends a request whose answer says nothing but yes or no.
-    async fn done(&self, request: &Request<'_>) -> Result<(), Error> {
-        match self.call(request).await?.reply(request.kind())? {
-            Reply::Ok => Ok(()),
-            _ => Err(Error::BadMessage),
-        }
+    fn done(&self, request: Result<Request<'_>, Error>) -> Asked<'_, ()> {
+        self.ask(request, is_ok)
     }
 
-    /// Opens a transaction on the server.
-    async fn begin(&self) -> Result<(u32, u32), Error> {
-        let request = Request::TransactionStart;
+    /// Opens a transaction on the server. Gives its number, and the connection that it was asked for on.
+    fn begin(&self) -> (Asked<'_, u32>, u32) {
         let (id, generation) = self.shared.with(|mux| {
-            let id = mux.submit(&request, 0, Effect::Transaction)?;
-            Ok::<_, Error>((id, mux.generation()))
-        })?;
-        match (Call {
-            shared: &self.shared,
-            id,
-        })
-        .await?
-        .reply(MessageType::TRANSACTION_START)?
-        {
-            Reply::Transaction(tx_id) => Ok((tx_id, generation)),
+            let id = mux.submit(&Request::TransactionStart, 0, Effect::Transaction);
+            (id, mux.generation())
+        });
+        let asked = self.asked(id, MessageType::TRANSACTION_START, |reply| match reply? {
+            Reply::Transaction(tx_id) => Ok(tx_id),
             _ => Err(Error::BadMessage),
-        }
+        });
+        (asked, generation)
     }
 
     /// The loop that the client's pauses run on.
@@ -153,23 +157,52 @@ impl Client {
     }
 }
 
-/// The future of a request. Dropped early, it leaves the request to [`Mux::forget`].
-struct Call<'a> {
-    shared: &'a Shared,
-    id: u32,
-}
+/// What a server's answer, or the want of one, means to a caller.
+type Understand<T> = fn(Result<Reply<'_>, Error>) -> Result<T, Error>;
 
-impl Future for Call<'_> {
-    type Output = Result<Answer, Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.shared.mux.borrow_mut().poll(self.id, cx)
+/// For requests whose answer says nothing but yes or no.
+fn is_ok(reply: Result<Reply<'_>, Error>) -> Result<(), Error> {
+    match reply? {
+        Reply::Ok => Ok(()),
+        _ => Err(Error::BadMessage),
     }
 }
 
-impl Drop for Call<'_> {
+/// A request under way: the future of its answer. Dropped early, it withdraws the request, or lets the server's answer
+/// be ignored.
+///
+/// It is one plain type, not an async block for each kind of request: whoever awaits many of them stays small.
+#[derive(Debug)]
+#[must_use = "a request that is dropped is withdrawn"]
+pub struct Asked<'a, T> {
+    shared: &'a Shared,
+    /// The request's number; or why it could not be made.
+    id: Result<u32, Error>,
+    kind: MessageType,
+    understand: Understand<T>,
+}
+
+impl<T> Future for Asked<'_, T> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match self.id {
+            Ok(id) => match self.shared.mux.borrow_mut().poll(id, cx) {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => return Poll::Pending,
+            },
+            Err(error) => Err(error),
+        };
+        let reply = answer.as_ref().map_err(|error| *error);
+        Poll::Ready((self.understand)(reply.and_then(|answer| answer.reply(self.kind))))
+    }
+}
+
+impl<T> Drop for Asked<'_, T> {
     fn drop(&mut self) {
-        self.shared.with(|mux| mux.forget(self.id));
+        if let Ok(id) = self.id {
+            self.shared.with(|mux| mux.forget(id));
+        }
     }
 }
 

@@ -2,12 +2,11 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::future::Future;
 use core::ops::RangeInclusive;
 
 use fata_hypercall::{DomId, Errno};
 
-use super::Client;
+use super::{Asked, Client};
 use crate::wire::{DirectoryParts, Names, PartProgress, Path, Permission, Reply, Request};
 use crate::{Error, decimal};
 
@@ -16,32 +15,26 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client`]; an [`Error::is_missing`] one if there is no such node.
-    pub async fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
-        let request = Request::Read(Path::new(path)?);
-        match self.call(&request).await?.reply(request.kind())? {
-            Reply::Value(bytes) => Ok(bytes.to_vec()),
-            _ => Err(Error::BadMessage),
-        }
+    pub fn read(&self, path: &str) -> Asked<'_, Vec<u8>> {
+        self.ask(Path::new(path).map(Request::Read), value)
     }
 
     /// A node's value, or `None` if there is no such node.
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn read_optional(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
-        match self.read(path).await {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub fn read_optional(&self, path: &str) -> Asked<'_, Option<Vec<u8>>> {
+        self.ask(Path::new(path).map(Request::Read), optional)
     }
 
     /// A node's value as text.
     ///
     /// # Errors
     /// As [`read`](Self::read); [`Error::BadValue`] if it is not UTF-8.
-    pub async fn read_string(&self, path: &str) -> Result<String, Error> {
-        String::from_utf8(self.read(path).await?).map_err(|_| Error::BadValue)
+    pub fn read_string(&self, path: &str) -> Asked<'_, String> {
+        self.ask(Path::new(path).map(Request::Read), |reply| {
+            String::from_utf8(value(reply)?).map_err(|_| Error::BadValue)
+        })
     }
 
     /// A node's value, understood by `parse`.
@@ -69,29 +62,22 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client`]; [`Error::BadValue`] if it holds something else than a number.
-    pub async fn read_flag(&self, path: &str) -> Result<bool, Error> {
-        match self.read_optional(path).await? {
+    pub fn read_flag(&self, path: &str) -> Asked<'_, bool> {
+        self.ask(Path::new(path).map(Request::Read), |reply| match optional(reply)? {
             None => Ok(false),
             Some(value) => decimal::parse(&value, 0..=u64::MAX)
                 .map(|n| n != 0)
                 .ok_or(Error::BadValue),
-        }
+        })
     }
 
     /// Sets a node's value; makes the node and its parents if need be.
     ///
     /// # Errors
     /// See [`Client`].
-    pub fn write(&self, path: &str, value: &(impl AsRef<[u8]> + ?Sized)) -> impl Future<Output = Result<(), Error>> {
-        self.write_bytes(path, value.as_ref())
-    }
-
-    async fn write_bytes(&self, path: &str, value: &[u8]) -> Result<(), Error> {
-        self.done(&Request::Write {
-            path: Path::new(path)?,
-            value,
-        })
-        .await
+    pub fn write(&self, path: &str, value: &(impl AsRef<[u8]> + ?Sized)) -> Asked<'_, ()> {
+        let value = value.as_ref();
+        self.done(Path::new(path).map(|path| Request::Write { path, value }))
     }
 
     /// The names of a node's children, in the server's order.
@@ -102,13 +88,13 @@ impl Client {
     /// See [`Client`]; [`Error::Contended`] if the list changed again and again while its pieces were fetched.
     pub async fn list(&self, path: &str) -> Result<Vec<String>, Error> {
         let path = Path::new(path)?;
-        let request = Request::Directory(path);
-        let answer = self.call(&request).await?;
-        match answer.reply(request.kind()) {
-            Ok(Reply::Names(names)) => Ok(names.valid().map(String::from).collect()),
-            Ok(_) => Err(Error::BadMessage),
+        let whole = self.ask(Ok(Request::Directory(path)), |reply| match reply? {
+            Reply::Names(names) => Ok(names.valid().map(String::from).collect()),
+            _ => Err(Error::BadMessage),
+        });
+        match whole.await {
             Err(Error::Refused(Errno::E2BIG)) => self.list_in_parts(path).await,
-            Err(error) => Err(error),
+            outcome => outcome,
         }
     }
 
@@ -116,12 +102,12 @@ impl Client {
         let mut parts = DirectoryParts::new();
         let mut offset = 0;
         loop {
-            let request = Request::DirectoryPart { path, offset };
-            let answer = self.call(&request).await?;
-            let Reply::Part { generation, names } = answer.reply(request.kind())? else {
-                return Err(Error::BadMessage);
-            };
-            match parts.add(generation, names)? {
+            let part = self.ask(Ok(Request::DirectoryPart { path, offset }), |reply| match reply? {
+                Reply::Part { generation, names } => Ok((generation.to_vec(), names.as_bytes().to_vec())),
+                _ => Err(Error::BadMessage),
+            });
+            let (generation, names) = part.await?;
+            match parts.add(&generation, Names::parse(&names)?)? {
                 PartProgress::Continue(next) => offset = next,
                 PartProgress::Complete => break,
             }
@@ -133,64 +119,60 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn mkdir(&self, path: &str) -> Result<(), Error> {
-        self.done(&Request::Mkdir(Path::new(path)?)).await
+    pub fn mkdir(&self, path: &str) -> Asked<'_, ()> {
+        self.done(Path::new(path).map(Request::Mkdir))
     }
 
     /// Removes a node and all below. A node that is not there is no error, unless its parent is missing too.
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn remove(&self, path: &str) -> Result<(), Error> {
-        self.done(&Request::Rm(Path::new(path)?)).await
+    pub fn remove(&self, path: &str) -> Asked<'_, ()> {
+        self.done(Path::new(path).map(Request::Rm))
     }
 
     /// Who may do what with a node; the owner's entry comes first.
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn permissions(&self, path: &str) -> Result<Vec<Permission>, Error> {
-        let request = Request::GetPerms(Path::new(path)?);
-        match self.call(&request).await?.reply(request.kind())? {
+    pub fn permissions(&self, path: &str) -> Asked<'_, Vec<Permission>> {
+        self.ask(Path::new(path).map(Request::GetPerms), |reply| match reply? {
             Reply::Permissions(list) => Ok(list),
             _ => Err(Error::BadMessage),
-        }
+        })
     }
 
     /// Sets who may do what with a node. Stock servers take 5 entries.
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Result<(), Error> {
-        self.done(&Request::SetPerms {
-            path: Path::new(path)?,
+    pub fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Asked<'_, ()> {
+        self.done(Path::new(path).map(|path| Request::SetPerms {
+            path,
             permissions: permissions.into(),
-        })
-        .await
+        }))
     }
 
     /// Where a domain's relative paths begin.
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn domain_path(&self, domain: DomId) -> Result<String, Error> {
-        let request = Request::GetDomainPath(domain);
-        match self.call(&request).await?.reply(request.kind())? {
+    pub fn domain_path(&self, domain: DomId) -> Asked<'_, String> {
+        self.ask(Ok(Request::GetDomainPath(domain)), |reply| match reply? {
             Reply::Path(path) => Ok(path.as_str().into()),
             _ => Err(Error::BadMessage),
-        }
+        })
     }
 
     /// Whether the server knows a domain. Stock servers tell only privileged domains.
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn is_domain_introduced(&self, domain: DomId) -> Result<bool, Error> {
-        let request = Request::IsDomainIntroduced(domain);
-        match self.call(&request).await?.reply(request.kind())? {
+    pub fn is_domain_introduced(&self, domain: DomId) -> Asked<'_, bool> {
+        self.ask(Ok(Request::IsDomainIntroduced(domain)), |reply| match reply? {
             Reply::Flag(flag) => Ok(flag),
             _ => Err(Error::BadMessage),
-        }
+        })
     }
 
     /// Has the server drop all watches and transactions of this domain, those of a kernel that ran before us too.
@@ -201,8 +183,24 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub async fn reset_watches(&self) -> Result<(), Error> {
-        self.done(&Request::ResetWatches).await?;
+        self.done(Ok(Request::ResetWatches)).await?;
         self.shared.with(super::Mux::forgotten);
         Ok(())
+    }
+}
+
+/// The answer to READ.
+fn value(reply: Result<Reply<'_>, Error>) -> Result<Vec<u8>, Error> {
+    match reply? {
+        Reply::Value(bytes) => Ok(bytes.to_vec()),
+        _ => Err(Error::BadMessage),
+    }
+}
+
+/// The same; a node that is missing has no value.
+fn optional(reply: Result<Reply<'_>, Error>) -> Result<Option<Vec<u8>>, Error> {
+    match value(reply) {
+        Err(error) if error.is_missing() => Ok(None),
+        outcome => outcome.map(Some),
     }
 }

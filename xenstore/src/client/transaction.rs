@@ -38,7 +38,8 @@ impl Deref for Transaction {
 
 impl Transaction {
     async fn begin(client: &Client) -> Result<Self, Error> {
-        let transaction = Some(client.begin().await?);
+        let (asked, generation) = client.begin();
+        let transaction = Some((asked.await?, generation));
         Ok(Self {
             client: Client {
                 shared: client.shared.clone(),
@@ -51,7 +52,7 @@ impl Transaction {
     async fn commit(mut self) -> Result<(), Error> {
         // From here on it ends with this request: answered, or orphaned, or turned into an abort before it was sent.
         self.open = false;
-        self.client.done(&Request::TransactionEnd(true)).await
+        self.client.done(Ok(Request::TransactionEnd(true))).await
     }
 }
 

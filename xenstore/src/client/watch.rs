@@ -5,9 +5,9 @@ use core::task::{Context, Poll};
 
 use fata_events::Signal;
 
-use super::{Call, Client, Shared};
+use super::{Client, Shared, is_ok};
 use crate::Error;
-use crate::wire::{MessageType, Path, Reply};
+use crate::wire::{MessageType, Path};
 
 /// A watch: the server tells us about every change at or below its path, until this is dropped.
 ///
@@ -89,15 +89,8 @@ impl Client {
             events,
             seen: 0,
         };
-        let answer = Call {
-            shared: &self.shared,
-            id,
-        }
-        .await?;
-        match answer.reply(MessageType::WATCH)? {
-            Reply::Ok => Ok(watch),
-            _ => Err(Error::BadMessage),
-        }
+        self.asked(Ok(id), MessageType::WATCH, is_ok).await?;
+        Ok(watch)
     }
 
     /// Waits until `accept` gives something for a node's value, and gives that.
