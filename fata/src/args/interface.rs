@@ -3,7 +3,8 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::str::FromStr;
+
+use fata_xenstore::decimal;
 
 use super::{Error, MAX_INTERFACES, Problem};
 
@@ -62,10 +63,8 @@ pub(super) fn split_key(key: &str) -> Option<(usize, &str)> {
         return Some((0, key));
     };
     let (number, key) = rest.split_once('.')?;
-    // Digits only: parse() would take a plus sign, too.
-    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    let index = digits.then(|| number.parse().ok())??;
-    (index < MAX_INTERFACES).then_some((index, key))
+    let index = decimal::parse(number.as_bytes(), 0..=MAX_INTERFACES as u64 - 1)?;
+    Some((index as usize, key))
 }
 
 impl InterfaceArgs {
@@ -76,30 +75,40 @@ impl InterfaceArgs {
                 self.ipv4 = match value {
                     "dhcp" => Ipv4::Dhcp,
                     "none" => Ipv4::Off,
-                    _ => cidr::<Ipv4Addr>(value, 32)
-                        .filter(|(address, _)| usable(IpAddr::V4(*address)))
-                        .map(|(address, prefix)| Ipv4::Static { address, prefix })
-                        .ok_or(Problem::Expected("ADDRESS/PREFIX such as 10.0.0.2/24, dhcp or none"))?,
+                    _ => match cidr(value) {
+                        Some((IpAddr::V4(address), prefix @ ..=32)) => Ipv4::Static { address, prefix },
+                        _ => {
+                            return Err(Problem::Expected("ADDRESS/PREFIX such as 10.0.0.2/24, dhcp or none"));
+                        }
+                    },
                 }
             }
             "ipv6" => {
                 self.ipv6 = match value {
                     "auto" => Ipv6::Auto,
                     "none" => Ipv6::Off,
-                    _ => cidr::<Ipv6Addr>(value, 128)
-                        .filter(|(address, _)| usable(IpAddr::V6(*address)))
-                        .map(|(address, prefix)| Ipv6::Static { address, prefix })
-                        .ok_or(Problem::Expected("ADDRESS/PREFIX such as fd00::2/64, auto or none"))?,
+                    _ => match cidr(value) {
+                        Some((IpAddr::V6(address), prefix)) => Ipv6::Static { address, prefix },
+                        _ => {
+                            return Err(Problem::Expected("ADDRESS/PREFIX such as fd00::2/64, auto or none"));
+                        }
+                    },
                 }
             }
-            "gateway" => self.gateway = Some(address(value, "an IPv4 address such as 10.0.0.1")?),
-            "gateway6" => self.gateway6 = Some(address(value, "an IPv6 address such as fd00::1")?),
+            "gateway" => match address(value) {
+                Some(IpAddr::V4(address)) => self.gateway = Some(address),
+                _ => return Err(Problem::Expected("an IPv4 address such as 10.0.0.1")),
+            },
+            "gateway6" => match address(value) {
+                Some(IpAddr::V6(address)) => self.gateway6 = Some(address),
+                _ => return Err(Problem::Expected("an IPv6 address such as fd00::1")),
+            },
             "dns" => {
                 const EXPECTED: &str = "addresses with commas between them, such as 10.0.0.1,fd00::1";
-                self.dns = value
-                    .split(',')
-                    .map(|one| address(one, EXPECTED))
-                    .collect::<Result<_, _>>()?;
+                self.dns.clear();
+                for one in value.split(',') {
+                    self.dns.push(address(one).ok_or(Problem::Expected(EXPECTED))?);
+                }
                 if self.dns.len() > 3 {
                     return Err(Problem::Expected("three name servers at most"));
                 }
@@ -134,14 +143,11 @@ impl InterfaceArgs {
     }
 }
 
-/// `ADDRESS/PREFIX` with a prefix of at most `bits`.
-fn cidr<A: FromStr>(value: &str, bits: u8) -> Option<(A, u8)> {
-    let (address, prefix) = value.split_once('/')?;
-    if prefix.len() > 3 || !prefix.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let prefix = prefix.parse().ok().filter(|&prefix| prefix <= bits)?;
-    Some((address.parse().ok()?, prefix))
+/// `ADDRESS/PREFIX`.
+fn cidr(value: &str) -> Option<(IpAddr, u8)> {
+    let (text, prefix) = value.split_once('/')?;
+    let prefix = decimal::parse(prefix.as_bytes(), 0..=128)?;
+    Some((address(text)?, prefix as u8))
 }
 
 /// Whether an interface may have this address.
@@ -150,11 +156,7 @@ fn usable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast() && !address.is_loopback() && !broadcast
 }
 
-/// An address that a packet can be sent to.
-fn address<A: FromStr + Copy + Into<IpAddr>>(value: &str, expected: &'static str) -> Result<A, Problem> {
-    value
-        .parse()
-        .ok()
-        .filter(|&address: &A| usable(address.into()))
-        .ok_or(Problem::Expected(expected))
+/// An address that an interface may have and a packet can be sent to.
+fn address(value: &str) -> Option<IpAddr> {
+    value.parse().ok().filter(|&address| usable(address))
 }

@@ -92,7 +92,7 @@ impl Args {
             return Err(Error::of("", Problem::TooLong));
         }
         let mut args = Self {
-            line: line.trim().to_string(),
+            line: line.trim_ascii().to_string(),
             ..Self::default()
         };
         let mut seen: Vec<String> = Vec::new();
@@ -233,15 +233,18 @@ impl Error {
     fn of(argument: &str, problem: Problem) -> Self {
         /// As much of a wrong argument as fits a line of the console.
         const SHOWN: usize = 200;
-        let mut argument: String = argument
-            .chars()
-            .flat_map(char::escape_default)
-            .take(SHOWN + 1)
-            .collect();
-        if argument.chars().count() > SHOWN {
-            argument = argument.chars().take(SHOWN).chain("...".chars()).collect();
+        let mut shown = String::new();
+        for c in argument.chars().flat_map(char::escape_default) {
+            if shown.len() == SHOWN {
+                shown.push_str("...");
+                break;
+            }
+            shown.push(c);
         }
-        Self { argument, problem }
+        Self {
+            argument: shown,
+            problem,
+        }
     }
 
     /// The argument at fault, cut and escaped so that it can be shown; empty if it is the line as a whole.

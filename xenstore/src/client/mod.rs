@@ -79,6 +79,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    #[inline(never)]
+    fn forget(&self, id: u32) {
+        self.with(|mux| mux.forget(id));
+    }
+}
+
 /// The store as a domain sees it: its nodes, transactions over them, and watches.
 ///
 /// Clones are the same client. Paths are relative to `/local/domain/<us>` unless they begin with a slash. Requests of
@@ -185,6 +192,8 @@ pub struct Asked<'a, T> {
 impl<T> Future for Asked<'_, T> {
     type Output = Result<T, Error>;
 
+    // Awaited in many places, none of which is in a hurry.
+    #[inline(never)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match self.id {
             Ok(id) => match self.shared.mux.borrow_mut().poll(id, cx) {
@@ -201,7 +210,7 @@ impl<T> Future for Asked<'_, T> {
 impl<T> Drop for Asked<'_, T> {
     fn drop(&mut self) {
         if let Ok(id) = self.id {
-            self.shared.with(|mux| mux.forget(id));
+            self.shared.forget(id);
         }
     }
 }
