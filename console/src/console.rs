@@ -260,7 +260,7 @@ impl<H: Hypervisor> Console<H> {
             }
             self.announce();
             left_before = left;
-            self.0.hv.poll(&[channel.port()], Some(clock.to_system_time(deadline)));
+            self.0.hv.poll(&[channel.port()], clock.to_system_time(deadline));
         }
     }
 

@@ -37,6 +37,15 @@ pub const fn slots_in_page(slot_size: usize) -> u32 {
     1 << ((PAGE_SIZE - HEADER) / slot_size).ilog2()
 }
 
+/// Bytes of a slot: those of the larger of the two.
+const fn slot_size<Req, Rsp>() -> usize {
+    if size_of::<Req>() > size_of::<Rsp>() {
+        size_of::<Req>()
+    } else {
+        size_of::<Rsp>()
+    }
+}
+
 /// What both ends have in common. Own indices are here and never read back from the page, which the peer can write.
 #[derive(Debug)]
 struct End<P> {
@@ -58,23 +67,10 @@ struct End<P> {
 
 impl<P: Borrow<SharedPage>> End<P> {
     fn new<Req, Rsp>(page: P, output: Lane, input: Lane, start: u32) -> Self {
-        let slot_size = const {
-            if size_of::<Req>() > size_of::<Rsp>() {
-                size_of::<Req>()
-            } else {
-                size_of::<Rsp>()
-            }
-        };
         Self {
             page,
-            slots: const {
-                slots_in_page(if size_of::<Req>() > size_of::<Rsp>() {
-                    size_of::<Req>()
-                } else {
-                    size_of::<Rsp>()
-                })
-            },
-            slot_size,
+            slots: slots_in_page(slot_size::<Req, Rsp>()),
+            slot_size: slot_size::<Req, Rsp>(),
             output,
             input,
             produced: start,
@@ -195,11 +191,7 @@ pub struct FrontRing<P, Req, Rsp> {
 
 impl<P: Borrow<SharedPage>, Req: IntoBytes + Immutable, Rsp: FromBytes + IntoBytes> FrontRing<P, Req, Rsp> {
     /// How many slots there are.
-    pub const SLOTS: u32 = slots_in_page(if size_of::<Req>() > size_of::<Rsp>() {
-        size_of::<Req>()
-    } else {
-        size_of::<Rsp>()
-    });
+    pub const SLOTS: u32 = slots_in_page(slot_size::<Req, Rsp>());
 
     /// Makes the ring in `page`. Only the frontend does this: producers 0, events 1 (with events 0 the backend would
     /// never be told of the first request).
@@ -327,11 +319,7 @@ pub struct BackRing<P, Req, Rsp> {
 
 impl<P: Borrow<SharedPage>, Req: FromBytes + IntoBytes, Rsp: IntoBytes + Immutable> BackRing<P, Req, Rsp> {
     /// How many slots there are.
-    pub const SLOTS: u32 = slots_in_page(if size_of::<Req>() > size_of::<Rsp>() {
-        size_of::<Req>()
-    } else {
-        size_of::<Rsp>()
-    });
+    pub const SLOTS: u32 = slots_in_page(slot_size::<Req, Rsp>());
 
     /// Joins a ring that the frontend has made, and perhaps already used with another backend: goes on after the
     /// last response found in the page. The page is not written.

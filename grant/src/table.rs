@@ -17,7 +17,8 @@ use crate::{Access, Busy, Error, Pages, ShareError, Shared};
 /// unmaps at that very moment can make one fail.
 const TRIES: usize = 16;
 
-/// Numbers about a [`Table`]; all but the first two count references, of which every shared page has one.
+/// Numbers about a [`Table`]; `in_use`, `free` and `quarantined` count references, of
+/// which every shared page has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Pages of 512 entries that the table has.
@@ -30,6 +31,8 @@ pub struct Stats {
     pub free: usize,
     /// References whose page a peer did not let go.
     pub quarantined: usize,
+    /// Pages that are kept on account of them: a run stays whole.
+    pub quarantined_pages: usize,
 }
 
 /// The grant table of a domain: a cheap handle, all clones of which are the same table.
@@ -66,15 +69,22 @@ struct Held<H: Hypervisor> {
 }
 
 impl<H: Hypervisor> Table<H> {
-    /// The table of `hv`'s domain, which must have one owner only. Nothing is allocated before the first share.
+    /// The table of `hv`'s domain. Nothing is allocated before the first share.
+    ///
+    /// # Panics
+    /// If the domain has a `Table` already: two of them would give out the same references.
     #[must_use]
     pub fn new(hv: H) -> Self {
         Self::with_limit(hv, u32::MAX)
     }
 
     /// The same, that never grows beyond `max_frames` pages of 512 entries.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
     #[must_use]
     pub fn with_limit(hv: H, max_frames: u32) -> Self {
+        assert!(hv.claim_grant_table(), "the domain's grant table has an owner");
         Self(Rc::new(Inner {
             max_frames: hv.grant_max_frames().min(max_frames),
             hv,
@@ -109,15 +119,16 @@ impl<H: Hypervisor> Table<H> {
     /// }
     /// ```
     pub fn share<A: Access>(&self, mut pages: Pages<H>, peer: DomId, access: A) -> Result<Shared<H, A>, ShareError<H>> {
-        if let Err(error) = self.prepare(&pages) {
-            return Err(ShareError { error, pages });
-        }
+        let mut references = match self.prepare(&pages) {
+            Ok(room) => room,
+            Err(error) => return Err(ShareError { error, pages }),
+        };
         if pages.seen_by.is_some_and(|seen| seen != peer) {
             pages.as_mut_slice().fill(0);
         }
         pages.seen_by = Some(peer);
 
-        let references = self.0.take(pages.len());
+        self.0.take(&mut references, pages.len());
         for (index, &reference) in references.iter().enumerate() {
             let entry = self.0.entry(reference);
             entry.domid.store(peer.0, Ordering::Relaxed);
@@ -150,7 +161,7 @@ impl<H: Hypervisor> Table<H> {
         Ok(())
     }
 
-    /// Tries again to revoke what is in quarantine; call it now and then. Returns how many references remain.
+    /// Tries again to revoke what is in quarantine; [`share`](Self::share) does so too. Returns how many references remain.
     pub fn retry_quarantine(&self) -> usize {
         let mut quarantine = self.0.quarantine.borrow_mut();
         quarantine.held.retain_mut(|run| {
@@ -164,27 +175,33 @@ impl<H: Hypervisor> Table<H> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let free = self.0.free.borrow().len();
-        let quarantined = self.0.quarantine.borrow().references();
+        let quarantine = self.0.quarantine.borrow();
+        let quarantined = quarantine.references();
         Stats {
             frames: self.0.frames.borrow().len() as u32,
             max_frames: self.0.max_frames,
             in_use: self.0.total.get() - free - quarantined,
             free,
             quarantined,
+            quarantined_pages: quarantine.held.iter().map(|run| run.pages.len()).sum(),
         }
     }
 
-    /// Everything that can fail about sharing `pages`, so that nothing is half done.
-    fn prepare(&self, pages: &Pages<H>) -> Result<(), Error> {
+    /// Everything that can fail about sharing `pages`, so that nothing is half done. Gives the room for their references.
+    fn prepare(&self, pages: &Pages<H>) -> Result<Vec<GrantRef>, Error> {
         for index in 0..pages.len() {
             self.0.frame_of(pages, index)?;
         }
+        // What a peer has let go meanwhile comes back when something new is shared, which is never in a hurry.
+        self.retry_quarantine();
         self.reserve(pages.len())?;
+        let mut references = Vec::new();
+        references.try_reserve_exact(pages.len()).map_err(|_| Error::NoMemory)?;
         let mut quarantine = self.0.quarantine.borrow_mut();
         let room = quarantine.live + 1;
         quarantine.held.try_reserve(room).map_err(|_| Error::NoMemory)?;
         quarantine.live = room;
-        Ok(())
+        Ok(references)
     }
 
     /// The entry of a reference that this table gave out.
@@ -241,7 +258,8 @@ impl<H: Hypervisor> Inner<H> {
         let missing = total - free.len();
         free.try_reserve(missing).map_err(|_| Error::NoMemory)?;
 
-        let entries = self.hv.grant_frame(index).map_err(Error::Grow)?;
+        // SAFETY: we have claimed the table, and grant only what the callers' types allow: see `share`.
+        let entries = unsafe { self.hv.grant_frame(index) }.map_err(Error::Grow)?;
         frames.push(NonNull::from(entries));
         let base = index * EntryV1::PER_PAGE as u32;
         let before = free.len();
@@ -257,11 +275,11 @@ impl<H: Hypervisor> Inner<H> {
         Ok(())
     }
 
-    /// Takes `count` references, which the caller has reserved.
-    fn take(&self, count: usize) -> Vec<GrantRef> {
+    /// Takes `count` references, which the caller has reserved, into `references`, which has room.
+    fn take(&self, references: &mut Vec<GrantRef>, count: usize) {
         let mut free = self.free.borrow_mut();
         let rest = free.len() - count;
-        free.drain(rest..).rev().collect()
+        references.extend(free.drain(rest..).rev());
     }
 
     /// Ends access to as many references as possible, and leaves the busy ones.
@@ -274,6 +292,14 @@ impl<H: Hypervisor> Inner<H> {
             }
             busy
         });
+    }
+}
+
+impl<H: Hypervisor> Drop for Inner<H> {
+    fn drop(&mut self) {
+        // Whatever was shared holds a handle of the table, so nothing is, except what is in quarantine: entries of a next
+        // table that are not empty are not given out.
+        self.hv.release_grant_table();
     }
 }
 

@@ -60,7 +60,8 @@ fn the_table_grows_to_its_limit_and_gives_the_pages_back_when_full() {
             max_frames: 4,
             in_use: all,
             free: 0,
-            quarantined: 0
+            quarantined: 0,
+            quarantined_pages: 0,
         }
     );
     assert_eq!(
@@ -85,7 +86,8 @@ fn the_table_grows_to_its_limit_and_gives_the_pages_back_when_full() {
             max_frames: 4,
             in_use: 0,
             free: all,
-            quarantined: 0
+            quarantined: 0,
+            quarantined_pages: 0,
         }
     );
     assert_eq!(machine.pages_used(), 0);
@@ -164,7 +166,8 @@ fn msa_02_a_busy_page_is_neither_freed_nor_reused() {
             max_frames: 4,
             in_use: 0,
             free: 504,
-            quarantined: 0
+            quarantined: 0,
+            quarantined_pages: 0,
         }
     );
 }
@@ -324,4 +327,32 @@ proptest! {
         prop_assert_eq!(table.retry_quarantine(), 0);
         prop_assert_eq!(machine.pages_used(), 0);
     }
+}
+
+#[test]
+#[should_panic(expected = "has an owner")]
+fn a_domain_has_one_table() {
+    let machine = Machine::new();
+    let _first = Table::new(machine.clone());
+    let _second = Table::new(machine);
+}
+
+#[test]
+fn a_table_that_is_gone_makes_room_for_another() {
+    let machine = Machine::new();
+    drop(Table::new(machine.clone()));
+    assert_eq!(Table::new(machine).stats().in_use, 0);
+}
+
+#[test]
+fn sharing_empties_the_quarantine() {
+    let (machine, table) = machine();
+    let shared = table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
+    let reference = shared.reference(0);
+    machine.map(reference, 8);
+    assert!(shared.revoke().is_err());
+    assert_eq!((table.stats().quarantined, table.stats().quarantined_pages), (1, 1));
+    machine.unmap(reference);
+    let _next = table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
+    assert_eq!((table.stats().quarantined, table.stats().quarantined_pages), (0, 0));
 }

@@ -109,7 +109,8 @@ pub unsafe trait Hypervisor: Clone + 'static {
     // Scheduling (xen/include/public/sched.h)
 
     /// `SCHEDOP_poll`: sleeps until one of `ports` is pending, another port becomes pending, or `deadline` has
-    /// passed. It may return early for no reason. Xen takes 128 ports at most; the first 128 are used.
+    /// passed. Xen's time is signed, so a deadline above `i64::MAX` has. It may return early for no reason. Xen takes 128
+    /// ports at most; the first 128 are used.
     fn poll(&self, ports: &[Port], deadline: Option<SystemTime>);
 
     /// `SCHEDOP_shutdown`. On metal it does not come back.
@@ -120,11 +121,22 @@ pub unsafe trait Hypervisor: Clone + 'static {
     /// How many pages of 512 entries the grant table may grow to.
     fn grant_max_frames(&self) -> u32;
 
+    /// Makes the caller the owner of the grant table; `false` if it has one already. One owner hands out the entries,
+    /// so that nobody opens a page that somebody else has just closed.
+    fn claim_grant_table(&self) -> bool;
+
+    /// Ends what [`claim_grant_table`](Hypervisor::claim_grant_table) began. What is granted stays granted.
+    fn release_grant_table(&self);
+
     /// The `index`th page of the grant table, made to exist if need be. The same index gives the same page.
     ///
     /// # Errors
     /// Whatever Xen says when the table cannot grow.
-    fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno>;
+    ///
+    /// # Safety
+    /// Writing to an entry lets another domain read or write memory. Only the owner of the table writes to it, and
+    /// grants only pages of which it knows that nobody here relies on what the peer may do to them.
+    unsafe fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno>;
 
     // Last words
 

@@ -33,15 +33,61 @@ pub const WINDOW_PAGES: u64 = 1 + GRANT_FRAMES_MAX as u64;
 static VMMCALL: AtomicBool = AtomicBool::new(false);
 /// First byte of the window; 0 before [`Xen::init`].
 static WINDOW: AtomicU64 = AtomicU64::new(0);
+/// Set while the grant table has an owner.
+static GRANT_TABLE_CLAIMED: AtomicBool = AtomicBool::new(false);
 /// A bit per grant-table frame that is mapped.
 static GRANT_FRAMES_MAPPED: [AtomicU64; GRANT_FRAMES_MAX as usize / 64] = [const { AtomicU64::new(0) }; _];
+
+/// Where the toolstack put a service.
+struct Service {
+    pfn: HvmParam,
+    evtchn: HvmParam,
+}
+
+static CONSOLE: Service = Service {
+    pfn: HvmParam::new(hvm::PARAM_CONSOLE_PFN),
+    evtchn: HvmParam::new(hvm::PARAM_CONSOLE_EVTCHN),
+};
+static STORE: Service = Service {
+    pfn: HvmParam::new(hvm::PARAM_STORE_PFN),
+    evtchn: HvmParam::new(hvm::PARAM_STORE_EVTCHN),
+};
+
+/// An HVM parameter, which is asked for once: it does not change as long as the domain runs.
+struct HvmParam {
+    index: u32,
+    /// 0: not asked yet, or not there.
+    value: AtomicU64,
+}
+
+impl HvmParam {
+    const fn new(index: u32) -> Self {
+        Self {
+            index,
+            value: AtomicU64::new(0),
+        }
+    }
+
+    fn get(&self, xen: Xen) -> Option<u64> {
+        match self.value.load(Ordering::Relaxed) {
+            0 => {
+                let value = xen.hvm_param(self.index)?;
+                self.value.store(value, Ordering::Relaxed);
+                Some(value)
+            }
+            value => Some(value),
+        }
+    }
+}
 
 impl Xen {
     /// Looks for Xen's CPUID leaves. `None`: this is some other hypervisor, or none.
     ///
-    /// What it returns may talk to Xen's log and shut down; everything else wants [`init`](Self::init) first.
+    /// # Safety
+    /// Before [`init`](Self::init) has succeeded there is neither a shared-info page nor a grant table, and memory is
+    /// mapped one to one up to 4 GiB already: the caller asks for neither of the two.
     #[must_use]
-    pub fn detect() -> Option<Self> {
+    pub unsafe fn detect() -> Option<Self> {
         // Viridian may take the first leaves, so Xen's can be further up (xen/include/public/arch-x86/cpuid.h).
         (0..0x100_u32).find(|n| {
             let leaf = __cpuid(0x4000_0000 + n * 0x100);
@@ -126,9 +172,9 @@ impl Xen {
         (arg.value != 0 && arg.value != u64::MAX).then_some(arg.value)
     }
 
-    fn service_ring(self, pfn: u32, evtchn: u32) -> Option<ServiceRing<'static>> {
-        let page = self.hvm_param(pfn)?.checked_mul(PAGE_SIZE as u64)?;
-        let port = Port(u32::try_from(self.hvm_param(evtchn)?).ok()?);
+    fn service_ring(self, service: &Service) -> Option<ServiceRing<'static>> {
+        let page = service.pfn.get(self)?.checked_mul(PAGE_SIZE as u64)?;
+        let port = Port(u32::try_from(service.evtchn.get(self)?).ok()?);
         // SAFETY: Xen says that the ring's page is at this guest frame, below 4 GiB, which boot maps one to one for
         // good; it is page-aligned and only ever seen through SharedPage.
         let page = unsafe { &*(page as *const SharedPage) };
@@ -163,11 +209,11 @@ unsafe impl Hypervisor for Xen {
     }
 
     fn console_ring(&self) -> Option<ServiceRing<'_>> {
-        self.service_ring(hvm::PARAM_CONSOLE_PFN, hvm::PARAM_CONSOLE_EVTCHN)
+        self.service_ring(&CONSOLE)
     }
 
     fn store_ring(&self) -> Option<ServiceRing<'_>> {
-        self.service_ring(hvm::PARAM_STORE_PFN, hvm::PARAM_STORE_EVTCHN)
+        self.service_ring(&STORE)
     }
 
     fn version(&self) -> Option<Version> {
@@ -181,8 +227,8 @@ unsafe impl Hypervisor for Xen {
 
     fn shared_info(&self) -> &SharedInfo {
         let window = WINDOW.load(Ordering::Relaxed);
-        debug_assert_ne!(window, 0, "init comes first");
-        // SAFETY: init mapped the shared-info page there for good; all its fields are atomics.
+        // SAFETY: whoever has a handle knows that init comes first (see detect). It mapped the shared-info page there for good; all
+        // its fields are atomics.
         unsafe { &*(window as *const SharedInfo) }
     }
 
@@ -272,7 +318,15 @@ unsafe impl Hypervisor for Xen {
         max.min(GRANT_FRAMES_MAX)
     }
 
-    fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
+    fn claim_grant_table(&self) -> bool {
+        !GRANT_TABLE_CLAIMED.swap(true, Ordering::Relaxed)
+    }
+
+    fn release_grant_table(&self) {
+        GRANT_TABLE_CLAIMED.store(false, Ordering::Relaxed);
+    }
+
+    unsafe fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
         let mapped = GRANT_FRAMES_MAPPED.get(index as usize / 64).ok_or(Errno::ENOSPC)?;
         let bit = 1 << (index % 64);
         let address = self.grant_base() + u64::from(index) * PAGE_SIZE as u64;

@@ -64,6 +64,11 @@ impl<H: Hypervisor> Tx<H> {
         Ok(!self.free.is_empty())
     }
 
+    /// Whether there is room for a frame, as far as responses have been taken.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// Has `f` write a frame of `len` bytes, and queues it. There must be [`room`](Self::room).
     ///
     /// # Panics

@@ -242,13 +242,11 @@ impl<H: Hypervisor> Vif<H> {
 
     fn room(&self) -> Option<RefMut<'_, Tx<H>>> {
         let mut tx = self.half(&self.0.tx)?;
-        match tx.room(&self.0.counters) {
-            Ok(true) => {
-                self.0.starved.set(false);
-                Some(tx)
-            }
+        let room = tx.room(&self.0.counters);
+        self.0.starved.set(room == Ok(false));
+        match room {
+            Ok(true) => Some(tx),
             Ok(false) => {
-                self.0.starved.set(true);
                 self.0.counters.count(|stats| stats.tx_full += 1);
                 None
             }
@@ -271,9 +269,7 @@ impl<H: Hypervisor> Vif<H> {
             notify |= tx.publish();
             let reaped = tx.reap(&self.0.counters);
             drop(tx);
-            if self.checked(reaped) == Some(true) {
-                self.0.starved.set(false);
-            }
+            self.checked(reaped);
         }
         if notify {
             self.notify();
@@ -309,7 +305,8 @@ impl<H: Hypervisor> Vif<H> {
             ready |= self.checked(frames).unwrap_or(true);
         }
         if let Some(mut tx) = self.half(&inner.tx).filter(|_| starved) {
-            let sent = tx.enable_events();
+            // Room may have come since somebody asked for it: `flush` takes responses too, and no event follows those.
+            let sent = if tx.has_room() { Ok(true) } else { tx.enable_events() };
             drop(tx);
             ready |= self.checked(sent).unwrap_or(true);
         }
@@ -375,6 +372,7 @@ impl<H: Hypervisor> Vif<H> {
         let guard = DisconnectOnDrop(self);
         let result = self.live().await;
         drop(guard);
+        self.tend_quarantine();
         self.set_state(false, result.err());
         result
     }
@@ -420,6 +418,7 @@ impl<H: Hypervisor> Vif<H> {
                     let connection = self.take_connection().await;
                     frontend.set_state(State::Closed).await?;
                     drop(connection);
+                    self.tend_quarantine();
                 }
                 Step::Finish => return result,
             }
@@ -430,6 +429,11 @@ impl<H: Hypervisor> Vif<H> {
         let inner = &*self.0;
         // What is left of an earlier connection goes first: there may not be memory for two.
         drop(self.take_connection().await);
+        let held = inner.table.stats().quarantined_pages;
+        if held > QUARANTINE_LIMIT {
+            // A backend that keeps a page of each connection would have all of our memory in the end.
+            return Err(Error::Quarantine { pages: held });
+        }
         let identity = identify(frontend).await?;
         inner.identity.set(Some(identity));
         let Connection { channel, tx, rx } =
@@ -463,6 +467,22 @@ impl<H: Hypervisor> Vif<H> {
         Ok(frontend.fatal(&error.to_string()).await?)
     }
 
+    /// Sees to it that pages which a backend had not let go come back when it has: a backend may unmap a little after
+    /// its state says so. Nothing runs while there are none.
+    fn tend_quarantine(&self) {
+        let inner = &*self.0;
+        if inner.table.stats().quarantined == 0 {
+            return;
+        }
+        let (table, handle) = (inner.table.clone(), inner.client.handle().clone());
+        let tending = async move {
+            while table.retry_quarantine() > 0 {
+                handle.sleep(QUARANTINE_PAUSE).await;
+            }
+        };
+        inner.client.handle().spawn(tending).detach();
+    }
+
     /// Takes all that is shared with the backend away from the frames' paths. Waits until nobody holds a frame.
     async fn take_connection(&self) -> Remains<H> {
         loop {
@@ -481,6 +501,11 @@ impl<H: Hypervisor> Vif<H> {
         Some((channel.take(), tx.take(), rx.take()))
     }
 }
+
+/// How often pages in quarantine are tried again.
+const QUARANTINE_PAUSE: Duration = Duration::from_secs(1);
+/// The most pages that may be in quarantine when an interface connects.
+const QUARANTINE_LIMIT: usize = 256;
 
 /// A connection, or nothing. Dropped from the left: the port is closed before the rings go.
 type Remains<H> = (Option<Channel<H>>, Option<Tx<H>>, Option<Rx<H>>);

@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use common::{Backend, Device, Guest, Mode, SECOND, frame};
 use fata_grant::RingError;
 use fata_hypercall::GrantRef;
 use fata_netfront::abi::{ExtraInfo, RxFlags, RxResponse, TxFlags, TxResponse};
-use fata_netfront::{Error, Fault, Options};
+use fata_netfront::{Error, Fault, Options, TxChecksum};
 use fata_sim::{Access, Sim};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -526,4 +527,78 @@ fn any_ring_content_is_survived() {
         frames += guest.vif.stats().rx_frames;
     }
     assert!(faults > 50 && frames > 500, "{faults} faults, {frames} frames");
+}
+
+/// Rule 12: responses that a flush takes between a transmit that found no room and the wait for it are room all the same,
+/// and no event will follow them.
+#[test]
+fn room_that_a_flush_makes_is_told() {
+    let sim = Sim::new(17);
+    let domain = sim.domain("guest");
+    let device = Device::add(&sim, &domain);
+    let options = Options {
+        tx_buffers: 4,
+        ..Options::default()
+    };
+    let guest = Guest::boot(&sim, &domain, options);
+    guest.mode.set(Mode::Keep);
+    let mut backend = device.connect(&sim, &guest);
+    sim.run_for(SECOND);
+    for _ in 0..2 {
+        while let Some(room) = guest.vif.transmit() {
+            room.consume(60, |bytes| {
+                bytes.fill(1);
+                ((), TxChecksum::Complete)
+            });
+        }
+        guest.vif.flush();
+        while let Some(request) = backend.tx.pop().unwrap() {
+            backend
+                .tx
+                .push(&TxResponse {
+                    id: request.id,
+                    status: 0,
+                })
+                .unwrap();
+        }
+        let _ = backend.tx.publish();
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    assert_eq!(guest.vif.poll_ready(&mut context), Poll::Ready(()));
+    assert!(guest.vif.has_room());
+}
+
+/// Rule 21, over many lives: a backend that keeps a page of each connection does not get the guest's memory.
+#[test]
+fn a_backend_that_keeps_a_page_of_each_connection() {
+    let sim = Sim::new(18);
+    let domain = sim.domain("guest");
+    let device = Device::add(&sim, &domain);
+    let guest = Guest::boot(&sim, &domain, Options::default());
+    let mut kept = Vec::new();
+    for _ in 0..5 {
+        let mut backend = device.connect(&sim, &guest);
+        let request = backend.rx.pop().unwrap().unwrap();
+        kept.push(
+            backend
+                .dom0
+                .map_grant(backend.guest, GrantRef(request.gref), Access::Write)
+                .unwrap(),
+        );
+        backend.let_go();
+        device.set(&sim, "state", "5");
+        device.set(&sim, "state", "6");
+        sim.run_until(|| device.front_state(&sim) == "6", SECOND);
+        sim.run_for(SECOND);
+    }
+    let held = guest.table.stats().quarantined_pages;
+    assert_eq!(held, 5 * 64, "a pool stays whole");
+    device.set(&sim, "state", "2");
+    sim.run_until(
+        || guest.vif.problem() == Some(Error::Quarantine { pages: held }),
+        SECOND,
+    );
+    drop(kept);
+    device.set(&sim, "state", "6");
+    guest.assert_nothing_shared(&sim);
 }

@@ -101,6 +101,7 @@ pub(crate) struct DomainState {
     pub(crate) tsc: Tsc,
     pub(crate) memory: RefCell<Memory>,
     pub(crate) grant_frames: Box<[OnceCell<Rc<Run>>]>,
+    pub(crate) grants_claimed: Cell<bool>,
     pub(crate) pins: RefCell<Pins>,
     pub(crate) ports: RefCell<PortTable>,
     /// Services of this domain that a port wakes. Only dom0 has any.
@@ -130,6 +131,7 @@ impl DomainState {
             tsc,
             memory: RefCell::new(Memory::new(config.pages, first_gfn)),
             grant_frames: (0..config.grant_frames).map(|_| OnceCell::new()).collect(),
+            grants_claimed: Cell::new(false),
             pins: RefCell::default(),
             ports: RefCell::default(),
             port_owners: RefCell::default(),
@@ -286,6 +288,23 @@ fn count(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
+impl Domain {
+    /// A page of the grant table, for a test that plays a driver by hand. What a driver must keep in mind
+    /// ([`Hypervisor::grant_frame`]) the simulator checks.
+    ///
+    /// # Errors
+    /// `EINVAL` beyond the table's limit; what a fault plan says.
+    pub fn grant_entries(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
+        let frame = self.state.grant_frames.get(index as usize).ok_or(Errno::EINVAL)?;
+        if frame.get().is_none()
+            && let Some(errno) = self.state.faults.consult(Call::GrantFrame)
+        {
+            return Err(errno);
+        }
+        Ok(frame.get_or_init(|| Run::new(1)).grant_entries())
+    }
+}
+
 // SAFETY: pages are counted allocations that the simulator keeps until they are freed; the grant table is the one through
 // which `map_grant` goes, and lives as long as the domain.
 unsafe impl Hypervisor for Domain {
@@ -378,6 +397,14 @@ unsafe impl Hypervisor for Domain {
     fn poll(&self, ports: &[Port], deadline: Option<SystemTime>) {
         count(&self.state.counters.polls);
         let ports = &ports[..ports.len().min(POLL_MAX_PORTS)];
+        // Xen's time is signed: a huge deadline has passed long ago.
+        let deadline = deadline.map(|deadline| {
+            if deadline.0 > i64::MAX as u64 {
+                SystemTime(1)
+            } else {
+                deadline
+            }
+        });
         // do_poll: blocked first, then a look at the listed ports, pending or not masked or not.
         if ports.iter().any(|&port| self.state.is_pending(port))
             || deadline.is_some_and(|deadline| deadline.0 != 0 && deadline.0 <= self.machine.now.get())
@@ -404,14 +431,16 @@ unsafe impl Hypervisor for Domain {
         self.state.config.grant_frames
     }
 
-    fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
-        let frame = self.state.grant_frames.get(index as usize).ok_or(Errno::EINVAL)?;
-        if frame.get().is_none()
-            && let Some(errno) = self.state.faults.consult(Call::GrantFrame)
-        {
-            return Err(errno);
-        }
-        Ok(frame.get_or_init(|| Run::new(1)).grant_entries())
+    fn claim_grant_table(&self) -> bool {
+        !self.state.grants_claimed.replace(true)
+    }
+
+    fn release_grant_table(&self) {
+        self.state.grants_claimed.set(false);
+    }
+
+    unsafe fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
+        self.grant_entries(index)
     }
 
     fn console_io(&self, bytes: &[u8]) {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
 use fata_hypercall::abi::grant_table::Flags;
-use fata_hypercall::{DomId, GrantRef, Hypervisor};
+use fata_hypercall::{DomId, GrantRef};
 
 use crate::clock::write_wall_clock;
 use crate::domain::{Domain, DomainConfig, DomainState, ServiceRun};
@@ -253,7 +253,7 @@ impl Domain {
             .borrow_mut()
             .open(PortState::Unbound { remote: DomId::DOM0 });
         let port = port.expect("a new domain has free ports");
-        let table = self.grant_frame(0).expect("a new domain has a grant table");
+        let table = self.grant_entries(0).expect("a new domain has a grant table");
         let entry = &table[reference.0 as usize];
         entry.domid.store(DomId::DOM0.0, Release);
         entry.frame.store(gfn.0 as u32, Release);

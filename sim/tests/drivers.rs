@@ -177,3 +177,24 @@ fn a_shared_page_is_busy_while_mapped_and_comes_back_after() {
     table.retry_quarantine();
     sim.assert_no_leaks(&domain);
 }
+
+#[test]
+fn never_is_not_at_once() {
+    fata_sim::check(0..8, |sim| {
+        let domain = sim.domain("guest");
+        boot(
+            sim,
+            &domain,
+            |_, _, handle| async move { handle.sleep(Duration::MAX).await },
+        );
+        domain.set_spurious_wakes(0);
+        sim.run_for(SECOND);
+        let turns = domain.activity().turns;
+        sim.run_for(10 * SECOND);
+        assert_eq!(
+            domain.activity().turns,
+            turns,
+            "Xen's time is signed, and the largest number long past"
+        );
+    });
+}

@@ -22,14 +22,14 @@ fn pair(sim: &Sim) -> (Domain, Port, Domain, Port) {
 }
 
 fn grant(domain: &Domain, page: &SharedPage, reference: u32, peer: DomId, flags: Flags) {
-    let entry: &EntryV1 = &domain.grant_frame(reference / 512).unwrap()[(reference % 512) as usize];
+    let entry: &EntryV1 = &domain.grant_entries(reference / 512).unwrap()[(reference % 512) as usize];
     entry.domid.store(peer.0, SeqCst);
     entry.frame.store(domain.gfn_of(page).0 as u32, SeqCst);
     entry.flags.store(flags.bits(), SeqCst);
 }
 
 fn flags(domain: &Domain, reference: u32) -> Flags {
-    let entry = &domain.grant_frame(reference / 512).unwrap()[(reference % 512) as usize];
+    let entry = &domain.grant_entries(reference / 512).unwrap()[(reference % 512) as usize];
     Flags::from_bits_retain(entry.flags.load(SeqCst))
 }
 
@@ -277,7 +277,7 @@ fn xen_refuses_what_is_not_granted() {
         b.map_grant(DomId(99), GrantRef(8), Access::Read).map(drop),
         Err(GrantError::BadDomain)
     );
-    a.grant_frame(0).unwrap()[8].frame.store(1, SeqCst);
+    a.grant_entries(0).unwrap()[8].frame.store(1, SeqCst);
     assert_eq!(map(&b, 8, Access::Read), Err(GrantError::BadPage));
     assert_eq!(
         flags(&a, 8),
@@ -293,7 +293,7 @@ fn a_revoke_by_compare_and_swap_fails_while_mapped() {
     let (a, b) = (sim.domain("a"), sim.domain("b"));
     let page = page(&a);
     grant(&a, page, 8, b.id(), Flags::PERMIT_ACCESS);
-    let entry = &a.grant_frame(0).unwrap()[8];
+    let entry = &a.grant_entries(0).unwrap()[8];
     let mapping = b.map_grant(a.id(), GrantRef(8), Access::Read).unwrap();
     assert!(entry.flags.compare_exchange(1, 0, SeqCst, SeqCst).is_err());
     // A granter that just writes 0 is found out when the peer lets go.
@@ -314,7 +314,7 @@ fn the_shadow_sees_double_grants_and_freed_pages() {
     grant(&a, first, 8, b.id(), Flags::PERMIT_ACCESS);
     grant(&a, first, 9, b.id(), Flags::PERMIT_ACCESS);
     assert!(sim.take_violations()[0].contains("twice, as 8 and 9"));
-    a.grant_frame(0).unwrap()[9].flags.store(0, SeqCst);
+    a.grant_entries(0).unwrap()[9].flags.store(0, SeqCst);
     assert!(sim.take_violations().is_empty());
 
     let mapping = b.map_grant(a.id(), GrantRef(8), Access::Write).unwrap();
@@ -360,7 +360,7 @@ fn the_leak_checker_names_what_is_left() {
     }
     drop(mapping);
     a.evtchn_close(port).unwrap();
-    a.grant_frame(0).unwrap()[8].flags.store(0, SeqCst);
+    a.grant_entries(0).unwrap()[8].flags.store(0, SeqCst);
     free(&a, page);
     sim.assert_no_leaks(&a);
 }
@@ -382,11 +382,11 @@ fn calls_fail_as_planned() {
     domain.faults().fail(Call::GrantFrame, 1, Errno::ENOSPC);
     let first = page(&domain);
     assert!(domain.alloc_pages(1).is_none());
-    assert_eq!(domain.grant_frame(1).map(drop), Err(Errno::ENOSPC));
-    assert!(domain.grant_frame(1).is_ok());
+    assert_eq!(domain.grant_entries(1).map(drop), Err(Errno::ENOSPC));
+    assert!(domain.grant_entries(1).is_ok());
     domain.faults().fail(Call::GrantFrame, 1, Errno::ENOSPC);
-    assert!(domain.grant_frame(1).is_ok(), "it exists: no hypercall is made");
-    assert_eq!(domain.grant_frame(64).map(drop), Err(Errno::EINVAL));
+    assert!(domain.grant_entries(1).is_ok(), "it exists: no hypercall is made");
+    assert_eq!(domain.grant_entries(64).map(drop), Err(Errno::EINVAL));
     free(&domain, first);
 }
 

@@ -55,7 +55,9 @@ impl PhysicalMemory for Identity {
 /// Where the entry code goes, on the boot stack, with the address of the loader's structure.
 extern "C" fn start(start_info: u64) -> ! {
     faults::install();
-    let Some(xen) = Xen::detect() else {
+    // SAFETY: `boot` below calls init before the handle leaves this crate, and this crate touches neither shared info nor
+    // grants; the entry code has mapped 4 GiB one to one.
+    let Some(xen) = (unsafe { Xen::detect() }) else {
         console::write(b"fata: cannot start: this is not Xen (no XenVMMXenVMM in CPUID), and nothing else is known\n");
         shutdown::reset();
     };

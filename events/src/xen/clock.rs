@@ -43,11 +43,13 @@ impl<H: Hypervisor> PvClock<H> {
         now
     }
 
-    /// `instant` as Xen counts it, for `SCHEDOP_poll`.
+    /// `instant` as Xen counts it, for `SCHEDOP_poll`. `None` if Xen cannot count that far, which is 292 years: its time
+    /// is signed, and it would take what is beyond for long ago.
     #[must_use]
-    pub fn to_system_time(&self, instant: Instant) -> SystemTime {
+    pub fn to_system_time(&self, instant: Instant) -> Option<SystemTime> {
+        let time = self.zero.0.saturating_add(instant.as_nanos());
         // Never 0, which means "no deadline" there.
-        SystemTime(self.zero.0.saturating_add(instant.as_nanos()).max(1))
+        i64::try_from(time).is_ok().then_some(SystemTime(time.max(1)))
     }
 
     /// Time since 1970 (UTC, without leap seconds). It may jump: Xen corrects it when dom0 sets the time, so it is

@@ -103,7 +103,7 @@ impl<H: Hypervisor> XenLoop<H> {
         } else {
             deadline
         };
-        let deadline = deadline.map(|deadline| self.clock.to_system_time(deadline));
+        let deadline = deadline.and_then(|deadline| self.clock.to_system_time(deadline));
         self.hv.poll(list.get(..len).unwrap_or(&list), deadline);
         false
     }

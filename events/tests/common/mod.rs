@@ -178,7 +178,12 @@ unsafe impl Hypervisor for Fake {
         0
     }
 
-    fn grant_frame(&self, _index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
+    fn claim_grant_table(&self) -> bool {
+        false
+    }
+    fn release_grant_table(&self) {}
+    // SAFETY: there is no table.
+    unsafe fn grant_frame(&self, _index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
         Err(Errno::ENOSYS)
     }
 

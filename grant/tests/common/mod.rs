@@ -23,6 +23,7 @@ pub struct Machine(Rc<State>);
 struct State {
     frames: Box<[[EntryV1; EntryV1::PER_PAGE]]>,
     made: Cell<u32>,
+    claimed: Cell<bool>,
     pages: RefCell<BTreeMap<usize, (usize, u64)>>,
     next_gfn: Cell<u64>,
 }
@@ -34,6 +35,7 @@ impl Machine {
                 .map(|_| std::array::from_fn(|_| EntryV1::default()))
                 .collect(),
             made: Cell::new(0),
+            claimed: Cell::new(false),
             pages: RefCell::default(),
             next_gfn: Cell::new(0x1000),
         }))
@@ -120,7 +122,15 @@ unsafe impl Hypervisor for Machine {
         FRAMES as u32
     }
 
-    fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
+    fn claim_grant_table(&self) -> bool {
+        !self.0.claimed.replace(true)
+    }
+
+    fn release_grant_table(&self) {
+        self.0.claimed.set(false);
+    }
+
+    unsafe fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
         self.0.made.set(self.0.made.get().max(index + 1));
         self.0.frames.get(index as usize).ok_or(Errno::ENOSPC)
     }

@@ -79,7 +79,7 @@ impl<'a> Front<'a> {
     }
 
     fn grant(&self, reference: u32, page: &SharedPage, flags: u16) {
-        let entry = &self.domain.grant_frame(0).unwrap()[reference as usize];
+        let entry = &self.domain.grant_entries(0).unwrap()[reference as usize];
         entry.domid.store(0, SeqCst);
         entry.frame.store(self.domain.gfn_of(page).0 as u32, SeqCst);
         entry.flags.store(flags, SeqCst);
@@ -186,7 +186,7 @@ impl<'a> Front<'a> {
     }
 
     fn in_use(&self, page: usize) -> bool {
-        self.domain.grant_frame(0).unwrap()[DATA as usize + page]
+        self.domain.grant_entries(0).unwrap()[DATA as usize + page]
             .flags
             .load(SeqCst)
             & 24
