@@ -71,7 +71,10 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<'_>, usize)>, Status> {
 
 /// `/a` of `/a?b=c` and of `http://host/a`.
 fn path(target: &str) -> &str {
-    let path = match target.split_once("://") {
+    let absolute = target
+        .split_once(':')
+        .and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?)));
+    let path = match absolute {
         Some((scheme, rest)) if !scheme.contains('/') => rest.find(['/', '?']).map_or("", |start| &rest[start..]),
         _ => target,
     };

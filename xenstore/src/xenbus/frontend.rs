@@ -1,7 +1,10 @@
 //! A frontend's end of a device, as nodes in the store.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::future::Future;
+use core::pin::Pin;
 use core::time::Duration;
 
 use fata_events::select::{Either, select};
@@ -297,7 +300,7 @@ impl Frontend {
     /// # Errors
     /// See [`Client`].
     pub async fn set_state(&mut self, state: State) -> Result<(), Error> {
-        self.switch::<&str, &str>(state, &[]).await
+        self.write_state(state, Vec::new()).await
     }
 
     /// Writes keys into our directory, and our state, as one change.
@@ -309,13 +312,26 @@ impl Frontend {
         K: AsRef<str>,
         V: AsRef<[u8]>,
     {
-        if self.own == state && keys.is_empty() && !self.unsure {
-            return Ok(());
-        }
-        let keys: Vec<(String, &[u8])> = keys
+        let keys = keys
             .iter()
             .map(|(key, value)| (self.key(key.as_ref()), value.as_ref()))
             .collect();
+        self.write_state(state, keys).await
+    }
+
+    /// Boxed, so that each of the many who await it holds a pointer and not a transaction.
+    fn write_state<'a>(
+        &'a mut self,
+        state: State,
+        keys: Vec<(String, &'a [u8])>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>> {
+        Box::pin(self.try_write_state(state, keys))
+    }
+
+    async fn try_write_state(&mut self, state: State, keys: Vec<(String, &[u8])>) -> Result<(), Error> {
+        if self.own == state && keys.is_empty() && !self.unsure {
+            return Ok(());
+        }
         let node = self.key("state");
         self.unsure = true;
         let written = loop {
@@ -478,9 +494,14 @@ pub async fn devices(client: &Client, kind: &str) -> Result<Vec<u32>, Error> {
         Err(error) if error.is_missing() => Vec::new(),
         Err(error) => return Err(error),
     };
-    let number = |name: &String| decimal::parse(name.as_bytes(), 0..=u32::MAX.into()).map(|id| id as u32);
-    let mut ids: Vec<u32> = names.iter().filter_map(number).collect();
-    ids.sort_unstable();
+    let mut ids = Vec::new();
+    for name in names {
+        // They are few: put in their places one by one, they need no sorting, which is large.
+        if let Some(id) = decimal::parse(name.as_bytes(), 0..=u32::MAX.into()) {
+            let id = id as u32;
+            ids.insert(ids.partition_point(|&other| other < id), id);
+        }
+    }
     Ok(ids)
 }
 
