@@ -198,3 +198,27 @@ fn never_is_not_at_once() {
         );
     });
 }
+
+#[test]
+fn more_transactions_than_xenstored_allows_wait_their_turn() {
+    fata_sim::check(0..8, |sim| {
+        let domain = sim.domain("guest");
+        let done = Rc::new(Cell::new(0));
+        let count = Rc::clone(&done);
+        boot(sim, &domain, |domain, ports, handle| async move {
+            let store = Store::new(domain, &ports, handle.clone()).unwrap();
+            let client = fata_xenstore::Client::clone(&store);
+            handle.spawn(store.run()).detach();
+            for n in 0..30 {
+                let (client, count) = (client.clone(), Rc::clone(&count));
+                let one = async move {
+                    let path = format!("data/{n}");
+                    client.transaction(async |nodes| nodes.write(&path, "1").await).await.unwrap();
+                    count.set(count.get() + 1);
+                };
+                handle.spawn(one).detach();
+            }
+        });
+        sim.run_until(|| done.get() == 30, 60 * SECOND);
+    });
+}

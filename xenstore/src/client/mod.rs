@@ -7,7 +7,7 @@ mod transaction;
 mod watch;
 
 use alloc::rc::Rc;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::Future;
 use core::ops::Deref;
 use core::pin::Pin;
@@ -64,6 +64,10 @@ struct Shared {
     mux: RefCell<Mux>,
     /// Raised when there may be something to send.
     kick: Signal,
+    /// Transactions under way.
+    transactions: Cell<usize>,
+    /// Raised when one of them ends.
+    transaction_ended: Signal,
     handle: Handle,
 }
 
@@ -252,6 +256,8 @@ impl<H: Hypervisor> Store<H> {
         let shared = Rc::new(Shared {
             mux: RefCell::new(Mux::new()),
             kick: Signal::new(),
+            transactions: Cell::new(0),
+            transaction_ended: Signal::new(),
             handle,
         });
         let client = Client {

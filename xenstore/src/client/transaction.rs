@@ -18,6 +18,36 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause. All of them together are about a third of a second.
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
+/// How many transactions are under way at a time; further ones wait. xenstored refuses the eleventh of a domain.
+const AT_ONCE: usize = 4;
+
+/// The right to have a transaction under way.
+#[derive(Debug)]
+struct Permit(Client);
+
+impl Permit {
+    async fn take(client: &Client) -> Self {
+        let shared = &client.shared;
+        loop {
+            let seen = shared.transaction_ended.count();
+            let under_way = shared.transactions.get();
+            if under_way < AT_ONCE {
+                shared.transactions.set(under_way + 1);
+                return Self(client.clone());
+            }
+            shared.transaction_ended.after(seen).await;
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let shared = &self.0.shared;
+        shared.transactions.set(shared.transactions.get() - 1);
+        shared.transaction_ended.raise();
+    }
+}
+
 /// The store as it was when the transaction began, with the changes that were made in it.
 ///
 /// Node operations on it belong to the transaction; watches do not, for the protocol has none in transactions.
@@ -26,6 +56,7 @@ pub struct Transaction {
     client: Client,
     /// The server still has it.
     open: bool,
+    _permit: Permit,
 }
 
 impl Deref for Transaction {
@@ -38,6 +69,7 @@ impl Deref for Transaction {
 
 impl Transaction {
     async fn begin(client: &Client) -> Result<Self, Error> {
+        let permit = Permit::take(client).await;
         let (asked, generation) = client.begin();
         let transaction = Some((asked.await?, generation));
         Ok(Self {
@@ -46,6 +78,7 @@ impl Transaction {
                 transaction,
             },
             open: true,
+            _permit: permit,
         })
     }
 
