@@ -75,7 +75,10 @@ fn path(target: &str) -> &str {
         .split_once(':')
         .and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("//")?)));
     let path = match absolute {
-        Some((scheme, rest)) if !scheme.contains('/') => rest.find(['/', '?']).map_or("", |start| &rest[start..]),
+        Some((scheme, rest)) if !scheme.contains('/') => rest
+            .find(['/', '?'])
+            .and_then(|start| rest.get(start..))
+            .unwrap_or_default(),
         _ => target,
     };
     match path.split_once('?').map_or(path, |(path, _)| path) {
