@@ -20,7 +20,7 @@ use fata_hypercall::ShutdownReason;
 use crate::cell::BootCell;
 use crate::console::{Lines, write_everywhere};
 use crate::shutdown::{crash_now, shutdown};
-use crate::x86_64::image;
+use crate::x86_64::{descriptors, image};
 
 /// How many addresses a backtrace has at the most.
 const BACKTRACE_MAX: usize = 32;
@@ -54,6 +54,7 @@ pub(crate) fn begin(headline: &Headline<'_>) {
     }
     let mut out = Lines::new(write_everywhere);
     if depth == 0 {
+        descriptors::protect_report();
         // SAFETY: changes nothing but the lifetime in a pointer's type; where the pointer is used, it says why.
         FIRST.set(Some(unsafe {
             core::mem::transmute::<*const Headline<'_>, *const Headline<'static>>(headline)

@@ -396,6 +396,10 @@ unsafe impl Hypervisor for Domain {
     /// give it a turn before something wakes it.
     fn poll(&self, ports: &[Port], deadline: Option<SystemTime>) {
         count(&self.state.counters.polls);
+        // On metal there would be nobody any more to call this.
+        if self.state.shutdown.get().is_some() {
+            return;
+        }
         let ports = &ports[..ports.len().min(POLL_MAX_PORTS)];
         // Xen's time is signed: a huge deadline has passed long ago.
         let deadline = deadline.map(|deadline| {

@@ -9,7 +9,7 @@ use fata_console::Console;
 use fata_events::Handle;
 use fata_events::xen::{Ports, XenLoop};
 use fata_grant::{ReadWrite, Table};
-use fata_hypercall::DomId;
+use fata_hypercall::{DomId, Hypervisor, ShutdownReason};
 use fata_sim::{Access, Consoled, Domain, Sim};
 use fata_xenstore::Store;
 
@@ -221,4 +221,19 @@ fn more_transactions_than_xenstored_allows_wait_their_turn() {
         });
         sim.run_until(|| done.get() == 30, 60 * SECOND);
     });
+}
+
+#[test]
+fn time_goes_on_after_a_domain_has_shut_down() {
+    let sim = Sim::new(3);
+    let domain = sim.domain("guest");
+    let ended = boot(&sim, &domain, |domain, _, handle| async move {
+        let sleeper = handle.clone();
+        handle.spawn(async move { sleeper.sleep(5 * SECOND).await }).detach();
+        domain.shutdown(ShutdownReason::PowerOff);
+    });
+    sim.run_until(|| ended.get(), SECOND);
+    let before = sim.now().0;
+    sim.run_for(20 * SECOND);
+    assert!(sim.now().0 - before >= 20_000_000_000);
 }

@@ -17,7 +17,7 @@ use crate::memory_map::{self, MapEntry};
 use crate::start_info::{COMMAND_LINE_MAX, MEMORY_MAP_MAX, PhysicalMemory, StartInfo};
 use crate::{BootInfo, ExitStatus, memory, shutdown};
 
-mod descriptors;
+pub(crate) mod descriptors;
 mod entry;
 mod faults;
 pub(crate) mod image;
