@@ -4,11 +4,8 @@ use alloc::rc::Rc;
 use core::cell::RefCell;
 use core::convert::Infallible;
 
-use rand_core::{TryCryptoRng, TryRng};
-
-use chacha::ChaCha20;
-
-mod chacha;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng, TryCryptoRng, TryRng};
 
 /// Bytes of a seed.
 pub const SEED_BYTES: usize = 32;
@@ -26,43 +23,14 @@ pub const SEED_BYTES: usize = 32;
 /// assert_ne!(token, random.next_u64());
 /// ```
 #[derive(Clone)]
-pub struct Random(Rc<RefCell<Stream>>);
-
-struct Stream {
-    source: ChaCha20,
-    /// The block in use, of which the first `used` bytes are gone and overwritten.
-    block: [u8; 64],
-    used: usize,
-}
-
-impl Stream {
-    const fn new(key: [u8; SEED_BYTES]) -> Self {
-        Self {
-            source: ChaCha20::new(key, 0),
-            block: [0; 64],
-            used: 64,
-        }
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            if self.used == self.block.len() {
-                (self.block, self.used) = (self.source.next(), 0);
-            }
-            if let Some(next) = self.block.get_mut(self.used) {
-                *byte = core::mem::take(next);
-                self.used += 1;
-            }
-        }
-    }
-}
+pub struct Random(Rc<RefCell<ChaCha20Rng>>);
 
 impl Random {
     /// A stream that this seed decides. As good as the seed: an application takes
     /// `Env::random` instead.
     #[must_use]
     pub fn from_seed(seed: [u8; SEED_BYTES]) -> Self {
-        Self(Rc::new(RefCell::new(Stream::new(seed))))
+        Self(Rc::new(RefCell::new(ChaCha20Rng::from_seed(seed))))
     }
 
     /// Replaces the key by one drawn from the stream, so that who reads the memory later learns nothing about what
@@ -70,8 +38,8 @@ impl Random {
     pub fn forget(&self) {
         let mut stream = self.0.borrow_mut();
         let mut seed = [0; SEED_BYTES];
-        stream.fill(&mut seed);
-        *stream = Stream::new(seed);
+        stream.fill_bytes(&mut seed);
+        *stream = ChaCha20Rng::from_seed(seed);
     }
 }
 
@@ -79,19 +47,15 @@ impl TryRng for Random {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        let mut bytes = [0; 4];
-        self.try_fill_bytes(&mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
+        Ok(self.0.borrow_mut().next_u32())
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        let mut bytes = [0; 8];
-        self.try_fill_bytes(&mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
+        Ok(self.0.borrow_mut().next_u64())
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        self.0.borrow_mut().fill(bytes);
+        self.0.borrow_mut().fill_bytes(bytes);
         Ok(())
     }
 }
@@ -140,10 +104,9 @@ impl Seed {
             self.key.iter_mut().zip(chunk).for_each(|(key, byte)| *key ^= byte);
             // The stream number separates equal chunks at different places, and their lengths.
             self.mixed = self.mixed.wrapping_add(1);
-            let mut stream = ChaCha20::new(self.key, self.mixed << 8 | chunk.len() as u64);
-            for (key, byte) in self.key.iter_mut().zip(stream.next()) {
-                *key = byte;
-            }
+            let mut stream = ChaCha20Rng::from_seed(self.key);
+            stream.set_stream(self.mixed << 8 | chunk.len() as u64);
+            stream.fill_bytes(&mut self.key);
         }
     }
 
@@ -157,7 +120,6 @@ impl Seed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand_core::Rng;
 
     fn seed(parts: &[&[u8]]) -> [u8; SEED_BYTES] {
         let mut seed = Seed::new();
