@@ -3,7 +3,7 @@
 //! * [`abi`]: the structures and constants of Xen's public headers, one module per header, with their layouts
 //!   asserted at compile time.
 //! * [`Hypervisor`]: what a driver may ask of the machine it runs on. Narrow, typed and safe to call. On metal it
-//!   is [`metal::Xen`], a zero-sized type whose methods are inline hypercalls; in tests it is a handle to a
+//!   is `metal::Xen`, a zero-sized type whose methods are inline hypercalls; in tests it is a handle to a
 //!   simulated domain. Protocol code cannot tell the difference.
 //! * [`SharedPage`]: 4 KiB that another domain may read or write at this very moment. It can be copied from and
 //!   to, never borrowed as bytes.

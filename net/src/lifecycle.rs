@@ -71,7 +71,6 @@ impl State {
         self.push_closing(Closing {
             handle,
             deadline: if aborted { now + RESET_TIME } else { deadline },
-            aborted,
         });
     }
 
@@ -81,7 +80,6 @@ impl State {
         self.push_closing(Closing {
             handle,
             deadline: now + RESET_TIME,
-            aborted: true,
         });
     }
 
@@ -111,16 +109,13 @@ impl State {
             // Nobody will read it, and the peer may be unable to close before it has sent everything.
             while socket.can_recv() && socket.recv(|data| (data.len(), ())).is_ok() {}
             let done = match socket.state() {
-                // A connection that was aborted keeps its name until the RST is sent.
-                tcp::State::Closed => {
-                    socket.remote_endpoint().is_none() || (closing.aborted && closing.deadline <= now)
-                }
+                // A connection that was aborted, or timed out, keeps its name until the RST is sent.
+                tcp::State::Closed => socket.remote_endpoint().is_none() || closing.deadline <= now,
                 // The acknowledgement of the peer's FIN is on its way, and no buffer is needed for another one.
-                tcp::State::TimeWait => sent,
+                tcp::State::TimeWait => sent || closing.deadline <= now,
                 _ => {
                     if closing.deadline <= now {
                         socket.abort();
-                        closing.aborted = true;
                         closing.deadline = now + RESET_TIME;
                         self.stats.tcp_close_timeouts += 1;
                     }
@@ -169,7 +164,7 @@ impl State {
         half_open
             .chain(closing)
             .chain(self.no_router_at)
-            .chain(self.next_stuck())
+            .chain(self.next_lingering())
             .min()
     }
 
@@ -180,7 +175,8 @@ impl State {
             match socket {
                 smoltcp::socket::Socket::Tcp(socket) => socket.abort(),
                 smoltcp::socket::Socket::Udp(socket) => socket.close(),
-                smoltcp::socket::Socket::Dhcpv4(_) => {}
+                // DHCP, and what other users of smoltcp may have switched on in it.
+                _ => {}
             }
         }
         for listener in &self.listeners {

@@ -95,6 +95,7 @@ impl State {
         self.set_link(now, device.link_up(), capabilities);
         self.egress.offload = capabilities.tx_checksum;
         self.interface.poll_maintenance(time(now));
+        self.time_wait.expire(now);
 
         let received = self.drain(now, device);
         self.sweep_half_open(now);
@@ -108,11 +109,11 @@ impl State {
         self.sweep_closing(now, false);
         let (all_sent, progress) = self.send(now, device);
         self.sweep_closing(now, all_sent);
-        if all_sent {
-            self.sweep_stuck(now);
-        }
+        self.sweep_lingering(now);
+        // While the device has no room, nobody can tell whether a neighbour answers.
+        let stuck = if all_sent { self.sweep_stuck(now) } else { None };
 
-        let mut deadline = self.next_deadline();
+        let mut deadline = self.next_deadline().into_iter().chain(stuck).min();
         if self.egress.exhausted {
             // The device says when it has room. But it may be without a link, and connections must end all the same.
             let at = (self.tcp_sockets > 0).then(|| now + STALL.1);
@@ -129,7 +130,10 @@ impl State {
         }
         let exhausted = self.egress.exhausted;
         Next {
-            more: received == self.limits.burst || (!all_sent && !exhausted),
+            // To sleep until a time that is over would be to go round without letting anybody else run.
+            more: received == self.limits.burst
+                || (!all_sent && !exhausted)
+                || deadline.is_some_and(|deadline| deadline <= now),
             deadline,
         }
     }

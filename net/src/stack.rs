@@ -217,7 +217,11 @@ impl Stack {
 
     /// The counters.
     pub fn stats(&self) -> Stats {
-        self.0.state.borrow().stats()
+        let now = self.0.handle.now();
+        self.with(|state| {
+            state.time_wait.expire(now);
+            state.stats()
+        })
     }
 
     /// The limits that it was made with.

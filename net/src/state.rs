@@ -22,7 +22,7 @@ use crate::phy::{Egress, Facts};
 use crate::reassembly::Reassembly;
 use crate::stats::Stats;
 use crate::time_wait::{TimeWait, Tuple};
-use crate::udp::Stuck;
+use crate::udp::Waiting;
 use crate::{Error, Result};
 
 /// First of the ports that are taken for connections and sockets that ask for none (RFC 6335).
@@ -59,7 +59,10 @@ pub(crate) struct State {
     pub(crate) closing: Vec<Closing>,
     pub(crate) tcp_sockets: usize,
     pub(crate) udp_sockets: usize,
-    pub(crate) stuck: Vec<Stuck>,
+    /// Sockets whose first datagram waits for its neighbour.
+    pub(crate) stuck: Vec<Waiting>,
+    /// Sockets that were dropped before everything was sent.
+    pub(crate) lingering: Vec<Waiting>,
     next_listener: u64,
     /// The runner is gone.
     pub(crate) stopped: bool,
@@ -105,7 +108,6 @@ pub(crate) struct HalfOpen {
 pub(crate) struct Closing {
     pub(crate) handle: SocketHandle,
     pub(crate) deadline: Instant,
-    pub(crate) aborted: bool,
 }
 
 /// smoltcp's time.
@@ -182,6 +184,7 @@ impl State {
             tcp_sockets: 0,
             udp_sockets: 0,
             stuck: Vec::new(),
+            lingering: Vec::new(),
             next_listener: 0,
             stopped: false,
             changed: Signal::new(),

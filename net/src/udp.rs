@@ -20,12 +20,13 @@ use crate::{Error, Result, Stack};
 const LARGEST_IPV4: usize = 8192 - 20 - 8;
 /// Headers of IPv6 and UDP: larger datagrams would need fragments, which smoltcp does not make for IPv6.
 const IPV6_HEADERS: usize = 40 + 8;
-/// How long a neighbour that does not answer may hold up what is sent to others.
+/// How long a neighbour that does not answer may hold up what is sent to others, or what is left of a dropped socket.
 const STUCK: Duration = Duration::from_millis(1500);
 
 /// A UDP socket.
 ///
-/// One task may receive and one may send at the same time, but not two of the same kind.
+/// One task may receive and one may send at the same time, but not two of the same kind. When it is dropped, what it
+/// holds is still sent, unless that takes more than 1.5 seconds, or its port is bound again before.
 pub struct UdpSocket {
     stack: Stack,
     handle: SocketHandle,
@@ -139,8 +140,8 @@ impl UdpSocket {
 
 impl Drop for UdpSocket {
     fn drop(&mut self) {
-        // What is still to be sent gets one more chance, which needs no memory beyond this turn of the loop.
-        self.stack.with(|state| state.unbind(self.handle));
+        let now = self.stack.handle().now();
+        self.stack.with(|state| state.unbind(now, self.handle));
         self.stack.kick();
     }
 }
@@ -151,8 +152,8 @@ impl fmt::Debug for UdpSocket {
     }
 }
 
-/// A socket whose first datagram waits for its neighbour.
-pub(crate) struct Stuck {
+/// A socket that may keep what it has to send until then.
+pub(crate) struct Waiting {
     handle: SocketHandle,
     until: Instant,
 }
@@ -163,7 +164,7 @@ impl State {
         if self.stopped {
             return Err(Error::Stopped);
         }
-        if self.udp_sockets >= self.limits.udp_sockets {
+        if self.udp_sockets >= self.limits.udp_sockets && !self.evict(|_| true) {
             return Err(Error::OutOfMemory);
         }
         if wanted.is_some_and(|wanted| !self.is_own(wanted) && !wanted.is_multicast()) {
@@ -175,8 +176,14 @@ impl State {
         let wanted = wanted.map(IpAddress::from);
         let port = match address.port() {
             0 => self.ephemeral_port(|state, port| state.udp_taken(None, port))?,
-            port if self.udp_taken(wanted, port) => return Err(Error::AddressInUse),
-            port => port,
+            port => {
+                while self.udp_taken(wanted, port) {
+                    if !self.evict(|socket| socket.endpoint().port == port) {
+                        return Err(Error::AddressInUse);
+                    }
+                }
+                port
+            }
         };
         let packets = |bytes| {
             let mut meta = Vec::new();
@@ -193,10 +200,48 @@ impl State {
         Ok((self.sockets.add(socket), port))
     }
 
-    fn unbind(&mut self, handle: SocketHandle) {
+    /// Nobody holds this socket any more: it goes when what it holds is sent.
+    fn unbind(&mut self, now: Instant, handle: SocketHandle) {
+        if self.udp(handle).send_queue() == 0 || self.lingering.try_reserve(1).is_err() {
+            return self.remove_udp_socket(handle);
+        }
+        let until = now + STUCK;
+        self.lingering.push(Waiting { handle, until });
+    }
+
+    fn remove_udp_socket(&mut self, handle: SocketHandle) {
         self.udp_sockets = self.udp_sockets.saturating_sub(1);
         self.stuck.retain(|stuck| stuck.handle != handle);
         self.sockets.remove(handle);
+    }
+
+    /// Makes room: the first lingering socket that fits goes at once. Says whether there was one.
+    fn evict(&mut self, fits: impl Fn(&udp::Socket<'_>) -> bool) -> bool {
+        let sockets = &self.sockets;
+        let found = self.lingering.iter().position(|old| fits(sockets.get(old.handle)));
+        let Some(index) = found else {
+            return false;
+        };
+        let Waiting { handle, .. } = self.lingering.remove(index);
+        self.remove_udp_socket(handle);
+        true
+    }
+
+    /// Frees the dropped sockets that have sent everything, or had their time.
+    pub(crate) fn sweep_lingering(&mut self, now: Instant) {
+        let mut lingering = core::mem::take(&mut self.lingering);
+        lingering.retain(|old| {
+            let keep = old.until > now && self.udp(old.handle).send_queue() > 0;
+            if !keep {
+                self.remove_udp_socket(old.handle);
+            }
+            keep
+        });
+        self.lingering = lingering;
+    }
+
+    pub(crate) fn next_lingering(&self) -> Option<Instant> {
+        self.lingering.iter().map(|old| old.until).min()
     }
 
     fn udp_taken(&self, wanted: Option<IpAddress>, port: u16) -> bool {
@@ -223,13 +268,13 @@ impl State {
     }
 
     /// Empties sockets whose first datagram is for a neighbour that does not answer. Called when everything that can be
-    /// sent has been sent.
+    /// sent has been sent; gives the time of the next call, even if nothing happens until then.
     ///
     /// smoltcp asks for the neighbour's address once a second, for ever, and sends nothing else from that socket in
     /// the meantime. (It offers no way to take one datagram back, so all go; UDP may.)
-    pub(crate) fn sweep_stuck(&mut self, now: Instant) {
+    pub(crate) fn sweep_stuck(&mut self, now: Instant) -> Option<Instant> {
         if self.udp_sockets == 0 {
-            return;
+            return None;
         }
         let mut stuck = core::mem::take(&mut self.stuck);
         stuck.retain(|stuck| self.udp(stuck.handle).send_queue() > 0);
@@ -248,7 +293,7 @@ impl State {
                 // It was bound there before.
                 let _ = socket.bind(endpoint);
             } else if until.is_none() && socket.send_queue() > 0 && stuck.try_reserve(1).is_ok() {
-                stuck.push(Stuck {
+                stuck.push(Waiting {
                     handle,
                     until: now + STUCK,
                 });
@@ -256,9 +301,6 @@ impl State {
         }
         stuck.retain(|stuck| stuck.until > now);
         self.stuck = stuck;
-    }
-
-    pub(crate) fn next_stuck(&self) -> Option<Instant> {
         self.stuck.iter().map(|stuck| stuck.until).min()
     }
 }

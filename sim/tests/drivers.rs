@@ -213,7 +213,10 @@ fn more_transactions_than_xenstored_allows_wait_their_turn() {
                 let (client, count) = (client.clone(), Rc::clone(&count));
                 let one = async move {
                     let path = format!("data/{n}");
-                    client.transaction(async |nodes| nodes.write(&path, "1").await).await.unwrap();
+                    client
+                        .transaction(async |nodes| nodes.write(&path, "1").await)
+                        .await
+                        .unwrap();
                     count.set(count.get() + 1);
                 };
                 handle.spawn(one).detach();

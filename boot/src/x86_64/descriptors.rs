@@ -107,7 +107,15 @@ static IDT: Table<[[u64; 2]; VECTORS]> = Table(UnsafeCell::new([[0; 2]; VECTORS]
 /// Has the next fault run on the second stack, because a report is being written on the first, which is needed still.
 pub(crate) fn protect_report() {
     // The processor reads the stacks from here at each fault, so this works at once.
-    TSS.set(TaskState::new([DOUBLE_FAULTS.top(), DOUBLE_FAULTS.top(), 0, 0, 0, 0, 0]));
+    TSS.set(TaskState::new([
+        DOUBLE_FAULTS.top(),
+        DOUBLE_FAULTS.top(),
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]));
 }
 
 /// Installs the task state segment and a gate for every exception. The handler of vector n begins at

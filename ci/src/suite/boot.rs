@@ -150,7 +150,9 @@ fn the_console_takes_input(bench: &Bench<'_>) -> Result<(), Failure> {
     probe.says("your name?")?;
     // As a person would: a terminal sends a carriage return for Enter.
     let mut terminal = bench.host.attach(&probe.name)?;
-    terminal.write_all(b"Ada\r").map_err(|error| Failure::Wrong(format!("console: {error}")))?;
+    terminal
+        .write_all(b"Ada\r")
+        .map_err(|error| Failure::Wrong(format!("console: {error}")))?;
     let console = probe.ends_with(0)?;
     ensure!(console.contains("hello, Ada"), "the input did not arrive:\n{console}");
     Ok(())

@@ -32,7 +32,11 @@ async fn main(env: Env) -> Result<(), Box<dyn Error>> {
         ["fill", mebibytes] => fill(mebibytes.parse()?)?,
         ["ask"] => {
             writeln!(console, "your name?")?;
-            writeln!(console, "hello, {}", env.console().read_line().await.unwrap_or_default())?;
+            writeln!(
+                console,
+                "hello, {}",
+                env.console().read_line().await.unwrap_or_default()
+            )?;
         }
         ["flood"] => {
             for line in 0..2000 {
