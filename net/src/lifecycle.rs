@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use fata_events::Instant;
 use smoltcp::iface::SocketHandle;
-use smoltcp::socket::tcp;
+use smoltcp::socket::{Socket, tcp};
 
 use crate::state::{Closing, HalfOpen, Listener, State, tuple};
 
@@ -168,13 +168,49 @@ impl State {
             .min()
     }
 
+    /// The end is near: nothing new begins, and what there is ends in peace, even if a stream still holds it.
+    pub(crate) fn close_all(&mut self, now: Instant) {
+        self.stopped = true;
+        while let Some(listener) = self.listeners.first() {
+            listener.signal.raise();
+            self.unlisten(now, listener.id);
+        }
+        for (_, socket) in self.sockets.iter_mut() {
+            if let Socket::Tcp(socket) = socket {
+                socket.set_ack_delay(None);
+                socket.close();
+            }
+        }
+        self.changed.raise();
+    }
+
+    /// Whether nobody has to be waited for: connections are over, datagrams sent.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.sockets.iter().all(|(_, socket)| match socket {
+            Socket::Tcp(socket) => socket.remote_endpoint().is_none() || socket.state() == tcp::State::TimeWait,
+            Socket::Udp(socket) => socket.send_queue() == 0,
+            _ => true,
+        })
+    }
+
+    /// The end is here: who has not closed gets a RST.
+    pub(crate) fn abort_all(&mut self) {
+        for (_, socket) in self.sockets.iter_mut() {
+            if let Socket::Tcp(socket) = socket
+                && socket.state() != tcp::State::TimeWait
+            {
+                socket.abort();
+            }
+        }
+    }
+
     /// The runner is gone: everybody who waits gets to know.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
         for (_, socket) in self.sockets.iter_mut() {
             match socket {
-                smoltcp::socket::Socket::Tcp(socket) => socket.abort(),
-                smoltcp::socket::Socket::Udp(socket) => socket.close(),
+                Socket::Tcp(socket) => socket.abort(),
+                Socket::Udp(socket) => socket.close(),
                 // DHCP, and what other users of smoltcp may have switched on in it.
                 _ => {}
             }

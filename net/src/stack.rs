@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
 
 use fata_events::{Handle, Signal};
 use rand_core::CryptoRng;
@@ -205,6 +206,26 @@ impl Stack {
         }
     }
 
+    /// Takes leave of all peers, for a program that ends: listeners are closed, connections send what is left and then
+    /// their FIN, whoever holds them. Peers that have not closed their side after `patience` get a RST. The runner has
+    /// to run until this returns; everything new fails with [`Error::Stopped`].
+    pub async fn shutdown(&self, patience: Duration) {
+        let handle = self.handle();
+        self.with(|state| state.close_all(handle.now()));
+        self.kick();
+        let quiet = async {
+            while !self.with(|state| state.is_quiet()) {
+                handle.sleep(TICK).await;
+            }
+        };
+        if handle.timeout(patience, quiet).await.is_err() {
+            self.with(State::abort_all);
+            self.kick();
+        }
+        // The last acknowledgements and resets leave.
+        handle.sleep(TICK).await;
+    }
+
     /// The interface as it is now: link, addresses, routers, name servers.
     pub fn status(&self) -> Status {
         self.0.state.borrow().status.clone()
@@ -244,6 +265,9 @@ impl Stack {
         f(&mut self.0.state.borrow_mut())
     }
 }
+
+/// How often a shutdown looks whether it is over.
+const TICK: Duration = Duration::from_millis(10);
 
 /// A locally administered address for a device that has none yet.
 const PLACEHOLDER: [u8; 6] = [2, 0, 0, 0, 0, 1];

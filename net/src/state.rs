@@ -64,7 +64,7 @@ pub(crate) struct State {
     /// Sockets that were dropped before everything was sent.
     pub(crate) lingering: Vec<Waiting>,
     next_listener: u64,
-    /// The runner is gone.
+    /// The runner is gone, or about to be: nothing new begins.
     pub(crate) stopped: bool,
     /// Raised when `status` changes.
     pub(crate) changed: Signal,

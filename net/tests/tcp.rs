@@ -537,6 +537,116 @@ fn a_link_that_comes_back_keeps_its_connections() {
 }
 
 #[test]
+fn a_dropped_connection_that_times_out_without_a_link_is_freed() {
+    let mut world = World::new();
+    let (ours, theirs, left, _) = world.stacks(Limits::default());
+    let listener = ours.listen(80).unwrap();
+    let options = TcpOptions {
+        idle_timeout: Some(Duration::from_secs(10)),
+        ..TcpOptions::default()
+    };
+    let address = at(THEIRS, 80);
+    let peers = theirs.listen(80).unwrap();
+    let client = ours.clone();
+    let peer = world.run(async move {
+        let stream = client.connect_with(address, options).await.unwrap();
+        (stream, peers.accept().await.unwrap(), listener)
+    });
+    left.set_link(false);
+    drop(peer.0);
+    let before = world.turns;
+    world.pass(Duration::from_secs(60));
+    assert_eq!(ours.stats().tcp_connections, 0);
+    assert!(world.turns - before < 1000, "{} turns", world.turns - before);
+}
+
+#[test]
+fn an_end_in_time_wait_without_room_is_freed() {
+    let mut world = World::new();
+    let (ours, theirs, left, _) = world.stacks(Limits::default());
+    let listener = ours.listen(80).unwrap();
+    let (stream, peer) = world.run(async move {
+        let peer = theirs.connect(at(OURS, 80)).await.unwrap();
+        (listener.accept().await.unwrap(), peer)
+    });
+    drop(stream);
+    world.settle();
+    // The wire takes nothing more, so the acknowledgement of the peer's FIN stays here.
+    left.set_capacity(0);
+    drop(peer);
+    let before = world.turns;
+    world.pass(Duration::from_secs(60));
+    assert_eq!(ours.stats().tcp_connections, 0);
+    assert!(world.turns - before < 1000, "{} turns", world.turns - before);
+}
+
+#[test]
+fn a_shutdown_sends_what_is_left_and_takes_leave() {
+    let mut world = World::new();
+    let (ours, theirs, _, _) = world.stacks(Limits::default());
+    let listener = ours.listen(80).unwrap();
+    let handle = world.handle.clone();
+    let start = world.clock_now();
+    let (stack, client) = (ours.clone(), theirs.clone());
+    let (held, idle) = world.run(async move {
+        let connect = || client.connect(at(OURS, 80));
+        let (reader, held, dropped, idle) = (connect(), connect(), connect(), connect());
+        let reader = reader.await.unwrap();
+        let writer = listener.accept().await.unwrap();
+        let peer_of_held = held.await.unwrap();
+        let held = listener.accept().await.unwrap();
+        let dropped_peer = dropped.await.unwrap();
+        drop(listener.accept().await.unwrap());
+        let idle = idle.await.unwrap();
+        writer.write_all(&pattern(4000)).await.unwrap();
+        drop(writer);
+        let read = handle.spawn(async move {
+            let (mut got, mut buffer) = (Vec::new(), [0; 700]);
+            while let len @ 1.. = reader.read(&mut buffer).await.unwrap() {
+                got.extend_from_slice(&buffer[..len]);
+            }
+            assert_eq!(got, pattern(4000));
+        });
+        let end = handle.spawn(async move {
+            // A stream that a task still holds is closed, too.
+            assert_eq!(peer_of_held.read(&mut [0; 4]).await, Ok(0));
+            assert_eq!(dropped_peer.read(&mut [0; 4]).await, Ok(0));
+        });
+        stack.shutdown(Duration::from_secs(1)).await;
+        read.await.unwrap();
+        end.await.unwrap();
+        // Nobody accepted this one.
+        assert_eq!(idle.read(&mut [0; 4]).await, Err(Error::ConnectionReset));
+        assert_eq!(listener.accept().await.err(), Some(Error::Stopped));
+        assert_eq!(stack.connect(at(THEIRS, 80)).await.err(), Some(Error::Stopped));
+        (held, idle)
+    });
+    assert!(
+        world.clock_now() - start < Duration::from_secs(1),
+        "nobody kept us waiting"
+    );
+    drop((held, idle));
+    world.pass(Duration::from_secs(60));
+    assert_eq!(ours.stats().tcp_connections, 0);
+}
+
+#[test]
+fn a_shutdown_resets_who_does_not_close() {
+    let mut world = World::new();
+    let (ours, theirs, _, _) = world.stacks(Limits::default());
+    let listener = ours.listen(80).unwrap();
+    let start = world.clock_now();
+    world.run(async move {
+        let peer = theirs.connect(at(OURS, 80)).await.unwrap();
+        let _held = listener.accept().await.unwrap();
+        ours.shutdown(Duration::from_secs(1)).await;
+        assert_eq!(peer.read(&mut [0; 4]).await, Ok(0));
+        assert_eq!(peer.write(b"more").await, Err(Error::ConnectionReset));
+    });
+    assert!(world.clock_now() - start < Duration::from_millis(1100));
+}
+
+#[test]
 fn without_its_runner_everything_fails_at_once() {
     let mut world = World::new();
     let (one, two) = fata_net::pair::pair();

@@ -240,6 +240,18 @@ fn time_wait_keeps_no_buffers_and_acknowledges_again() {
     wire.send(&tcp_frame(at(THEIRS, 5000), at(OURS, SERVER), Rst, 1002, None, &[]));
     assert_eq!(wire.segments(&mut world), []);
     assert_eq!(stack.stats().tcp_time_wait, 1);
+    // After its time the connection is as unknown as any other.
+    world.pass(stack.limits().time_wait_timeout);
+    wire.send(&tcp_frame(
+        at(THEIRS, 5000),
+        at(OURS, SERVER),
+        Plain,
+        1002,
+        Some(next + 1),
+        b"stray",
+    ));
+    assert_eq!(wire.segments(&mut world)[0].control, Rst);
+    assert_eq!(stack.stats().tcp_time_wait, 0);
 }
 
 #[test]

@@ -163,6 +163,65 @@ fn a_neighbour_that_does_not_answer_holds_nobody_up_for_long() {
 }
 
 #[test]
+fn a_link_that_goes_while_a_neighbour_is_asked_for_stops_nobody() {
+    let mut world = World::new();
+    let (ours, _theirs, left, _) = world.stacks(Limits::default());
+    let handle = world.handle.clone();
+    world.run(async move {
+        let socket = ours.udp(0).unwrap();
+        socket.send_to(b"nobody", at([10, 0, 0, 77], 9)).await.unwrap();
+        handle.sleep(Duration::from_millis(500)).await;
+        left.set_link(false);
+        handle.sleep(Duration::from_secs(10)).await;
+    });
+    assert!(world.turns < 100, "{} turns", world.turns);
+}
+
+#[test]
+fn what_a_dropped_socket_holds_is_sent() {
+    let mut world = World::new();
+    let (ours, theirs, _, _) = world.stacks(Limits::default());
+    let receiver = theirs.udp(9).unwrap();
+    let sockets = ours.clone();
+    world.run(async move {
+        for message in [
+            b"The neighbour has to be asked for first.",
+            b"His address is known, it goes at once...",
+        ] {
+            let sender = sockets.udp(0).unwrap();
+            sender.send_to(message, at(THEIRS, 9)).await.unwrap();
+            drop(sender);
+            let mut buffer = [0; 64];
+            let (len, _) = receiver.recv_from(&mut buffer).await.unwrap();
+            assert_eq!(buffer[..len], message[..]);
+        }
+    });
+    world.pass(Duration::from_millis(1));
+    assert_eq!(ours.stats().udp_sockets, 0);
+}
+
+#[test]
+fn a_dropped_socket_that_cannot_send_goes_in_time_or_when_its_place_is_wanted() {
+    let mut world = World::new();
+    let limits = Limits {
+        udp_sockets: 2,
+        ..Limits::default()
+    };
+    let (ours, _theirs, left, _) = world.stacks(limits);
+    let sockets = ours.clone();
+    world.run(async move {
+        for port in [9, 9, 10, 11] {
+            let socket = sockets.udp(port).unwrap();
+            socket.send_to(b"nobody", at([10, 0, 0, 77], 9)).await.unwrap();
+        }
+    });
+    assert_eq!(ours.stats().udp_sockets, 2);
+    left.set_link(false);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(ours.stats().udp_sockets, 0);
+}
+
+#[test]
 fn an_idle_stack_sleeps() {
     let mut world = World::new();
     let (one, two) = fata_net::pair::pair();
