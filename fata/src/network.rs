@@ -60,6 +60,13 @@ pub(crate) async fn open(env: &Env, wanted: &str) -> Result<Stack, Error> {
         });
     };
     let args = env.args().interface(*index);
+    if let Some(last) = env
+        .args()
+        .last_interface()
+        .filter(|last| interfaces.iter().all(|(index, _)| index < last))
+    {
+        log::warn!(target: "net", "boot arguments name {}, but there is no such interface", name(last));
+    }
     let stack = start(env, *index, interface, &args)?;
     let no_link = || Error::NoLink {
         name: name(*index),
@@ -148,7 +155,12 @@ fn config(args: &InterfaceArgs, hostname: String) -> Config {
             },
         },
         dns: args.dns.clone(),
-        hostname: Some(hostname),
+        // DHCP wants the name without its domain, and no longer than a label of DNS (RFC 2132, section 3.14).
+        hostname: hostname
+            .split('.')
+            .next()
+            .filter(|label| (1..=63).contains(&label.len()))
+            .map(String::from),
     }
 }
 
@@ -239,14 +251,7 @@ impl fmt::Debug for Error {
     }
 }
 
-impl core::error::Error for Error {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Stack(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+impl core::error::Error for Error {}
 
 impl From<fata_net::Error> for Error {
     fn from(error: fata_net::Error) -> Self {

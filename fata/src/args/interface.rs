@@ -133,6 +133,22 @@ impl InterfaceArgs {
                 Problem::Needs("a static ipv4= (DHCP brings its own router)"),
             ));
         }
+        if let (Some(gateway), Ipv4::Static { address, prefix }) = (self.gateway, self.ipv4)
+            && (u32::from(gateway) ^ u32::from(address)).leading_zeros() < prefix.into()
+        {
+            return Err(Error::of(
+                &name("gateway"),
+                Problem::Needs("an address in the network of ipv4="),
+            ));
+        }
+        if let (Some(gateway), Ipv6::Static { address, prefix }) = (self.gateway6, self.ipv6)
+            && (u128::from(gateway) ^ u128::from(address)).leading_zeros() < prefix.into()
+        {
+            return Err(Error::of(
+                &name("gateway6"),
+                Problem::Needs("an address in the network of ipv6="),
+            ));
+        }
         if self.gateway6.is_some() && !matches!(self.ipv6, Ipv6::Static { .. }) {
             return Err(Error::of(
                 &name("gateway6"),

@@ -239,3 +239,21 @@ fn interfaces_are_as_many_as_named() {
         vec![IpAddr::from([1, 1, 1, 1])]
     );
 }
+
+#[test]
+fn a_router_is_in_its_interfaces_network() {
+    for good in [
+        "ipv4=10.0.0.2/24 gateway=10.0.0.1",
+        "ipv4=10.0.0.2/0 gateway=192.168.1.1",
+        "ipv6=fd00::2/64 gateway6=fd00::1",
+        "net1.ipv4=10.0.0.2/31 net1.gateway=10.0.0.3",
+    ] {
+        assert!(Args::parse(good).is_ok(), "{good}");
+    }
+    let error = |line| Args::parse(line).unwrap_err().to_string();
+    assert_eq!(
+        error("ipv4=10.0.0.2/24 gateway=10.0.1.1"),
+        "boot argument gateway: it needs an address in the network of ipv4="
+    );
+    assert!(error("ipv6=fd00::2/64 gateway6=fd01::1").contains("gateway6"));
+}

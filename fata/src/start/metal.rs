@@ -23,9 +23,10 @@ where
     F: FnOnce(Env) -> T + 'static,
     T: Future<Output: Termination> + 'static,
 {
+    let (seed, from_hardware) = seed();
     let facts = Facts {
         command_line: String::from(boot.command_line),
-        seed: seed(),
+        seed,
         memory,
     };
     let mut guest = start(boot.xen, facts, main);
@@ -33,6 +34,9 @@ where
         log::set_max_level(guest.logger().max_level());
     }
     fata_boot::crash::set_crash_hook(flush_console);
+    if !from_hardware {
+        log::warn!("the processor has neither RDSEED nor RDRAND: random numbers are guessable");
+    }
     if boot.vcpus > 1 {
         log::info!("this domain has {} virtual CPUs, of which one is used", boot.vcpus);
     }
@@ -85,26 +89,29 @@ const HAS_RDRAND: u32 = 1 << 30;
 const HAS_RDSEED: u32 = 1 << 18;
 
 /// A seed from all that this machine has: RDSEED and RDRAND where they are, and in any case the time-stamp counter
-/// around instructions whose duration nobody knows exactly (CPUID leaves the guest).
-fn seed() -> [u8; SEED_BYTES] {
+/// around instructions whose duration nobody knows exactly (CPUID leaves the guest). And whether the processor gave any.
+fn seed() -> ([u8; SEED_BYTES], bool) {
     let mut seed = Seed::new();
     let (rdrand, rdseed) = features();
+    let mut from_hardware = false;
     for _ in 0..8 {
         // RDSEED is the entropy source itself; RDRAND is a generator that it seeds. Neither is believed alone.
         if rdseed && let Some(value) = retry(hardware_seed) {
+            from_hardware = true;
             seed.mix(&value.to_le_bytes());
         }
         if rdrand && let Some(value) = retry(hardware_random) {
+            from_hardware = true;
             seed.mix(&value.to_le_bytes());
         }
     }
     // With the processor's generator these few are a bonus; without it they are all there is.
-    let samples = if rdrand || rdseed { 8 } else { 512 };
+    let samples = if from_hardware { 8 } else { 512 };
     for _ in 0..samples {
         features();
         seed.mix(&time_stamp().to_le_bytes());
     }
-    seed.finish()
+    (seed.finish(), from_hardware)
 }
 
 fn features() -> (bool, bool) {
