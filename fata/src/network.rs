@@ -7,7 +7,7 @@ use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
 
-use fata_events::JoinHandle;
+use fata_events::{JoinHandle, Signal};
 use fata_net::{Cidr, Config, Ipv4Config, Ipv6Config, Limits, Stack, Status};
 
 use crate::Env;
@@ -27,6 +27,11 @@ pub(crate) struct Network {
     index: usize,
     stack: Stack,
     _runner: JoinHandle<()>,
+    /// Raised when the program has ended.
+    ending: Signal,
+    /// Takes leave of the peers then. A task of its own, so that a program that never asks for the network does not
+    /// have this code either.
+    leave: Option<JoinHandle<()>>,
 }
 
 impl Network {
@@ -36,6 +41,22 @@ impl Network {
 
     pub(crate) fn stats(&self) -> fata_net::Stats {
         self.stack.stats()
+    }
+}
+
+/// How long peers may take to close their side when the program has ended.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Takes leave of all peers on all interfaces, in little more than [`LEAVE_PATIENCE`].
+pub(crate) async fn leave(env: &Env) {
+    let mut tasks = Vec::new();
+    for network in env.0.networks.borrow_mut().iter_mut() {
+        network.ending.raise();
+        tasks.extend(network.leave.take());
+    }
+    for task in tasks {
+        // Nobody cancels it.
+        let _ = task.await;
     }
 }
 
@@ -127,10 +148,18 @@ fn start(env: &Env, index: usize, interface: &Rc<dyn Interface>, args: &Interfac
     let (stack, runner) =
         Stack::new(handle, device, env.random(), config(args, env.hostname()), limits).map_err(Error::Stack)?;
     handle.spawn(report(stack.clone(), name(index))).detach();
+    let ending = Signal::new();
+    let ended = ending.after(0);
+    let leaving = stack.clone();
     networks.push(Network {
         index,
         stack: stack.clone(),
         _runner: handle.spawn(runner.run()),
+        ending,
+        leave: Some(handle.spawn(async move {
+            ended.await;
+            leaving.shutdown(LEAVE_PATIENCE).await;
+        })),
     });
     Ok(stack)
 }

@@ -9,6 +9,7 @@ use fata::stats::Memory;
 use fata::xen::{Facts, start};
 use fata::{Env, ExitCode, Failure, ShutdownRequest, Termination};
 use fata_hypercall::ShutdownReason;
+use fata_sim::wire::{Connection, Host, HostConfig};
 use fata_sim::{Consoled, Domain, Netback, Sim, VifConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -64,6 +65,13 @@ impl<'a> Guest<'a> {
         self.sim.add_guest(&self.domain, move || {
             guest.turn();
         });
+    }
+
+    /// A connection from a host on the bridge.
+    fn client(&self) -> Connection {
+        let host = Host::start(self.sim, &self.sim.bridge("xenbr0"), HostConfig::default());
+        self.sim.run_for(2 * SECOND);
+        host.connect(([10, 0, 0, 2], 7).into())
     }
 
     /// Waits for the end; gives the reason, and the console's text.
@@ -208,6 +216,51 @@ fn a_program_that_does_not_ask_is_ended_at_once() {
         sim.run_for(SECOND);
         sim.request_shutdown(&guest.domain, fata_sim::ShutdownRequest::Reboot);
         assert_eq!(guest.end(5 * SECOND).0, ShutdownReason::Reboot);
+    });
+}
+
+#[test]
+fn what_was_written_before_the_end_arrives() {
+    fata_sim::check(0..10, |sim| {
+        let guest = Guest::new(sim).with_vif();
+        guest.boot("ipv4=10.0.0.2/24 ipv6=none", |env| async move {
+            let stream = env.net().await?.listen(7)?.accept().await?;
+            stream.write_all(b"goodbye").await?;
+            Ok::<_, fata::NetworkError>(())
+        });
+        let client = guest.client();
+        sim.run_until(|| client.is_closed_by_peer(), 10 * SECOND);
+        assert!(!client.is_over(), "a FIN comes, no RST");
+        assert_eq!(client.take(), b"goodbye");
+        client.close();
+        guest.end(10 * SECOND);
+        assert!(client.is_over());
+    });
+}
+
+#[test]
+fn who_is_connected_gets_to_know_of_a_shutdown() {
+    fata_sim::check(0..10, |sim| {
+        let guest = Guest::new(sim).with_vif();
+        guest.boot("ipv4=10.0.0.2/24 ipv6=none", |env| async move {
+            let listener = env.net().await?.listen(7)?;
+            let held = listener.accept().await?;
+            env.spawn(async move {
+                core::future::pending::<()>().await;
+                drop(held);
+            })
+            .detach();
+            core::future::pending::<Result<(), fata::NetworkError>>().await
+        });
+        let client = guest.client();
+        sim.run_until(|| client.is_connected(), 10 * SECOND);
+        sim.run_for(SECOND);
+        sim.request_shutdown(&guest.domain, fata_sim::ShutdownRequest::PowerOff);
+        sim.run_until(|| client.is_closed_by_peer(), SECOND);
+        assert!(!client.is_over() && guest.domain.shutdown_reason().is_none());
+        // It does not close its side.
+        guest.end(3 * SECOND);
+        assert!(client.is_over(), "a RST comes");
     });
 }
 

@@ -74,6 +74,8 @@ impl<H: Hypervisor> Life<H> {
         let program = pin!(application(env.clone()));
         let ended = select(program, stop(env.shutdown(), &self.handle)).await;
         drop(watcher);
+        #[cfg(feature = "net")]
+        crate::network::leave(&env).await;
         let outcome = match ended {
             Either::First(outcome) => outcome,
             Either::Second(()) => Outcome {
