@@ -9,6 +9,7 @@ pub(super) const TESTS: &[Test] = &[
         "network::http_in_8_mib_serves_its_page_and_statistics",
         http_in_8_mib_serves_its_page_and_statistics,
     ),
+    ("network::http_in_4_mib", http_in_4_mib),
     ("network::the_built_configuration_works", the_built_configuration_works),
     (
         "network::ten_thousand_requests_on_new_connections",
@@ -59,6 +60,14 @@ fn http_in_8_mib_serves_its_page_and_statistics(bench: &Bench<'_>) -> Result<(),
         ensure!(code == status, "{path} gives {code}");
     }
     Ok(())
+}
+
+fn http_in_4_mib(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?.memory_mib(4))?;
+    http.says("listening")?;
+    let (v4, requests) = (http.v4, "--requests 1000 --parallel 32 --expect Fata");
+    bench.peer(&format!("http {v4}:80 / {requests}"))?;
+    bench.peer(&format!("http {v4}:80 / --keep-alive {requests}")).map(drop)
 }
 
 fn the_built_configuration_works(bench: &Bench<'_>) -> Result<(), Failure> {
