@@ -3,13 +3,20 @@
 //! Whatever takes long is a folder below the cache, named after what it is and a hash of the recipe it was made by. It is
 //! built under another name and renamed when whole, so a folder with the final name is complete, and a changed recipe
 //! builds anew. What an interrupted run left behind is removed by the next.
+//!
+//! Two checkouts with different recipes share a cache. So what another recipe made stays for a while, and whoever uses a
+//! folder holds a shared lock on the file [`IN_USE`] in it, whose time tells when it was last taken.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::error::Error;
 use crate::progress::{Reporter, Stage};
+
+/// The file in a complete folder that its users lock.
+const IN_USE: &str = "in-use";
 
 /// The folder in which downloads, the dom0 image and the snapshots are kept between runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,10 +86,9 @@ impl Cache {
         })
     }
 
-    /// The folder `KIND-KEY` if it is complete.
-    pub(crate) fn ready(&self, kind: &str, key: Key) -> Option<PathBuf> {
-        let path = self.root.join(format!("{kind}-{key}"));
-        path.is_dir().then_some(path)
+    /// The folder `KIND-KEY` if it is complete. It stays as long as the answer is kept.
+    pub(crate) fn ready(&self, kind: &str, key: Key) -> Option<Used> {
+        Used::take(self.root.join(format!("{kind}-{key}")))
     }
 
     /// Bytes that the cache takes on the disk.
@@ -93,19 +99,72 @@ impl Cache {
         if self.root.is_dir() { size(&self.root) } else { Ok(0) }
     }
 
-    /// Removes everything. The next start builds from nothing.
+    /// Removes everything but the folders of hosts that run. The next start builds from nothing.
     ///
     /// # Errors
     /// [`Error::Io`] when something cannot be removed.
     pub fn clear(&self) -> Result<(), Error> {
         let _lock = self.lock(&Reporter::silent())?;
         for entry in list(&self.root)? {
-            if entry.file_name().is_some_and(|name| name != "lock") {
+            if entry.file_name().is_some_and(|name| name != "lock" && name != "run") {
                 remove(&entry)?;
             }
         }
         Ok(())
     }
+}
+
+/// A complete folder of the cache, which nobody removes while this lives.
+#[derive(Debug)]
+pub(crate) struct Used {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Used {
+    fn take(path: PathBuf) -> Option<Self> {
+        let name = path.join(IN_USE);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&name)
+            .ok()?;
+        file.lock_shared().ok()?;
+        // Somebody may have removed it before the lock was ours.
+        name.exists().then_some(())?;
+        // Without the time it would only be removed earlier.
+        let _ = file.set_modified(SystemTime::now());
+        Some(Self { path, _file: file })
+    }
+
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// When a folder was last taken, for sorting.
+fn last_used(path: &Path) -> SystemTime {
+    let modified = |path: &Path| fs::metadata(path)?.modified();
+    modified(&path.join(IN_USE))
+        .or_else(|_| modified(path))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Removes the folder `path` unless somebody uses it; first its name, so that nobody sees half of it.
+fn remove_unused(path: &Path) -> Result<(), Error> {
+    let name = path.join(IN_USE);
+    let file = File::options().create(true).truncate(false).write(true).open(&name);
+    let file = file.map_err(Error::io("open the lock file", &name))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &name)(error)),
+    }
+    let part = path.with_extension("part");
+    fs::rename(path, &part).map_err(Error::io("rename", path))?;
+    remove(&part)
 }
 
 /// The held lock of a cache; only its holder may build.
@@ -116,28 +175,36 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Builds the folder `KIND-KEY`: `fill` gets an empty folder, which takes its final name when `fill` succeeds. Folders
-    /// of the same kind with other keys are removed for which `keep` is false, as are the remains of interrupted runs.
+    /// Builds the folder `KIND-KEY`: `fill` gets an empty folder, which takes its final name when `fill` succeeds. With it
+    /// there are `keep` folders of this kind: those last used, and any in use. Remains of interrupted runs are removed.
     pub(crate) fn build(
         &self,
         kind: &str,
         key: Key,
-        keep: impl Fn(&str) -> bool,
+        keep: usize,
         fill: impl FnOnce(&Path) -> Result<(), Error>,
-    ) -> Result<PathBuf, Error> {
+    ) -> Result<Used, Error> {
         let ready = self.root.join(format!("{kind}-{key}"));
         let part = self.root.join(format!("{kind}-{key}.part"));
-        for entry in list(&self.root)? {
-            let name = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let ours = name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('-'));
-            if ours.is_some_and(|rest| rest.ends_with(".part") || !keep(rest)) {
-                remove(&entry)?;
-            }
-        }
+        let ours = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.strip_prefix(kind).is_some_and(|rest| rest.starts_with('-'))
+        };
+        let (remains, mut complete): (Vec<PathBuf>, Vec<PathBuf>) = list(&self.root)?
+            .into_iter()
+            .filter(ours)
+            .partition(|path| path.extension().is_some_and(|extension| extension == "part"));
+        remains.iter().try_for_each(|path| remove(path))?;
+        complete.sort_by_key(|path| std::cmp::Reverse(last_used(path)));
+        complete
+            .iter()
+            .skip(keep.saturating_sub(1))
+            .try_for_each(|path| remove_unused(path))?;
         fs::create_dir_all(&part).map_err(Error::io("create", &part))?;
         fill(&part).inspect_err(|_| drop(remove(&part)))?;
         fs::rename(&part, &ready).map_err(Error::io("rename", &part))?;
-        Ok(ready)
+        let gone = || Error::io("use", &ready)(io::ErrorKind::NotFound.into());
+        Used::take(ready.clone()).ok_or_else(gone)
     }
 
     /// A folder that is kept and added to (apt's lists and downloads).
@@ -247,45 +314,58 @@ mod tests {
         assert_eq!(Key::of([]).to_string(), "cbf29ce484222325");
     }
 
+    fn fill(path: &Path) -> Result<(), Error> {
+        assert!(list(path)?.is_empty(), "remains of an interrupted run");
+        fs::write(path.join("x"), "1").map_err(Error::io("write", path))
+    }
+
     #[test]
-    fn what_failed_or_is_outdated_disappears() {
+    fn what_failed_disappears() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path().join("deep/cache"));
         let lock = cache.lock(&Reporter::silent()).unwrap();
         let (old, new) = (Key::of(["old"]), Key::of(["new"]));
-        lock.build(
-            "machine",
-            old,
-            |_| true,
-            |path| fs::write(path.join("x"), "1").map_err(Error::io("write", path)),
-        )
-        .unwrap();
+        lock.build("machine", old, 2, fill).unwrap();
         assert!(cache.ready("machine", old).is_some());
         // As if a run had been killed.
         fs::create_dir(cache.path().join(format!("machine-{new}.part"))).unwrap();
         fs::write(cache.path().join(format!("machine-{new}.part/rest")), "").unwrap();
 
-        let failed = lock.build(
-            "machine",
-            new,
-            |_| true,
-            |_| Err(Error::Package { missing: "xl".into() }),
-        );
+        let failed = lock.build("machine", new, 2, |_| Err(Error::Package { missing: "xl".into() }));
         assert!(failed.is_err());
         assert!(cache.ready("machine", new).is_none());
         assert_eq!(list(cache.path()).unwrap().len(), 2, "the lock and the old folder");
+        lock.build("machine", new, 2, fill).unwrap();
+        assert!(cache.ready("machine", old).is_some() && cache.ready("machine", new).is_some());
+    }
 
-        let built = lock.build(
-            "machine",
-            new,
-            |_| false,
-            |path| {
-                assert!(list(path)?.is_empty(), "remains of the interrupted run");
-                Ok(())
-            },
-        );
-        assert_eq!(cache.ready("machine", new), Some(built.unwrap()));
-        assert!(cache.ready("machine", old).is_none());
+    #[test]
+    fn the_last_used_stay_and_so_does_what_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let lock = cache.lock(&Reporter::silent()).unwrap();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| Key::of([name]));
+        let there = |key| cache.path().join(format!("machine-{key}")).is_dir();
+        let take = |key| {
+            // File systems count time in steps of some milliseconds.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            cache.ready("machine", key).unwrap()
+        };
+        lock.build("machine", a, 2, fill).unwrap();
+        lock.build("machine", b, 2, fill).unwrap();
+        drop(take(a));
+        lock.build("machine", c, 2, fill).unwrap();
+        assert!(there(a) && !there(b) && there(c), "a was used after b");
+
+        let in_use = take(a);
+        drop(take(c));
+        lock.build("machine", d, 1, fill).unwrap();
+        assert!(there(a) && !there(c) && there(d), "a is in use");
+        drop(in_use);
+        lock.build("snapshot", b, 1, fill).unwrap();
+        assert!(there(a) && there(d), "another kind is nobody's business");
+        lock.build("machine", c, 1, fill).unwrap();
+        assert!(!there(a) && there(c) && !there(d));
     }
 
     #[test]

@@ -119,10 +119,22 @@ impl Guest {
     }
 }
 
-/// A string of xl's configuration language, which knows no escapes but two kinds of quotes; a text with both cannot be said.
+/// `text` as a string of xl's configuration language (xen/tools/libs/util/libxlu_cfg_l.l and libxlu_cfg.c): it may hold no
+/// line break, and a backslash stands before quotes and backslashes.
+///
+/// ```
+/// assert_eq!(fata_ci::quoted(r#"a 'b' "c" \"#), r#""a 'b' \"c\" \\""#);
+/// ```
 pub fn quoted(text: &str) -> String {
-    let mark = if text.contains('"') { '\'' } else { '"' };
-    format!("{mark}{text}{mark}")
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
 }
 
 /// Makes a configuration written for any host fit this one: its own `name` and `kernel`, whatever it said before.
@@ -273,7 +285,7 @@ half a line";
         let config = guest.line("on_crash = 'preserve'").config("/k");
         assert_eq!(
             config,
-            "type = \"pvh\"\nname = \"g\"\nkernel = \"/k\"\nmemory = 16\nvcpus = 2\ncmdline = 'a=\"b c\"'\n\
+            "type = \"pvh\"\nname = \"g\"\nkernel = \"/k\"\nmemory = 16\nvcpus = 2\ncmdline = \"a=\\\"b c\\\"\"\n\
              vif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\", \"mac=00:16:3e:00:00:02,bridge=x\"]\non_crash = 'preserve'\n"
         );
     }

@@ -1,12 +1,11 @@
 //! The Xen host as a value: what a test or the tool does with it.
 
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::agent::Output;
-use crate::cache::Cache;
+use crate::cache::{Cache, Used};
 use crate::domain::{self, Domain, DomainState, Guest};
 use crate::error::{Error, tail};
 use crate::image;
@@ -92,7 +91,7 @@ impl Options {
 pub struct XenHost {
     running: Mutex<Running>,
     agent: crate::agent::Agent,
-    machine: PathBuf,
+    machine: Used,
 }
 
 /// The program behind `xl console`.
@@ -419,7 +418,7 @@ impl XenHost {
     /// [`Error::Io`] when the cache has been removed.
     pub fn linux_guest(&self, name: &str, arguments: &str) -> Result<Guest, Error> {
         let read = |file| {
-            let path = self.machine.join(file);
+            let path = self.machine.path().join(file);
             std::fs::read(&path).map_err(Error::io("read", &path))
         };
         let guest = Guest::new(name, read(image::DOMU_KERNEL)?).ramdisk(read(image::DOMU_INITRD)?);

@@ -9,7 +9,7 @@ use std::process::Command;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::cache::{Cache, Key, Lock};
+use crate::cache::{Cache, Key, Lock, Used};
 use crate::cpio::Archive;
 use crate::error::Error;
 use crate::modules::Modules;
@@ -64,7 +64,7 @@ pub(crate) fn key() -> Key {
 }
 
 /// Fetches, unpacks and builds what is not in the cache yet.
-pub(crate) fn build(lock: &Lock, cache: &Cache, reporter: &Reporter) -> Result<std::path::PathBuf, Error> {
+pub(crate) fn build(lock: &Lock, cache: &Cache, reporter: &Reporter) -> Result<Used, Error> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err(Error::Unsupported {
             what: "the Xen host runs Debian's amd64 programs, and this is no x86-64 Linux".into(),
@@ -78,7 +78,8 @@ pub(crate) fn build(lock: &Lock, cache: &Cache, reporter: &Reporter) -> Result<s
     lock.build(
         "machine",
         key,
-        |_| false,
+        // Of two checkouts.
+        2,
         |folder| {
             let apt = Apt::new(lock)?;
             reporter.stage(Stage::Index, |step| apt.update(step))?;

@@ -29,12 +29,14 @@
 //! | `lock` | held while something is built | 0 |
 //! | `apt/` | package index; while building, also the downloaded packages (130 MB) | 19 MB |
 //! | `machine-HASH/` | QEMU (50 MB), Xen, Linux, dom0's RAM disk (14 MB), the Linux guest (65 MB); `packages.txt` names the versions | 137 MB |
-//! | `snapshot-HASH/` | a booted host, one per clock and memory size; `boot.log` is what Xen said while it booted | 180 MB |
+//! | `run/` | for each host that runs, links, sockets and logs; removed at its end | 0 |
+//! | `snapshot-HASH/` | a booted host, one per recipe, clock and memory size; `boot.log` is what Xen said while it booted | 180 MB |
 //!
 //! While it is built it needs another 800 MB for a short time.
 //!
-//! HASH is of the recipe (`recipe`, QEMU's arguments, our scripts): a changed recipe is built anew, what it replaces is
-//! removed. Folders with `.part` at their end are unfinished and are removed by the next start.
+//! HASH is of the recipe (`recipe`, QEMU's arguments, our scripts): a changed recipe is built anew. Two machines
+//! and four snapshots stay, those last used, so that two checkouts do not take each other's away; none in use is removed.
+//! Folders with `.part` at their end are unfinished and are removed by the next start.
 
 #![forbid(unsafe_code)]
 
@@ -53,6 +55,7 @@ mod progress;
 mod qemu;
 mod qmp;
 mod recipe;
+mod run_folder;
 mod snapshot;
 pub mod suite;
 mod tree;

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::cache::Cache;
 use crate::error::{Error, tail};
 use crate::host::Clock;
 use crate::image;
 use crate::network;
+use crate::run_folder::RunFolder;
 
 /// The processor, all that QEMU 7.2 emulates but for what it emulates wrongly under Xen:
 /// - with SMAP a PV dom0 dies at once (a page fault in Xen's create_bounce_frame);
@@ -82,13 +84,18 @@ pub(crate) fn arguments(clock: Clock, memory_mib: u32) -> Vec<String> {
 pub(crate) struct Qemu {
     child: Child,
     guard: Child,
-    folder: tempfile::TempDir,
+    folder: RunFolder,
 }
 
 impl Qemu {
     /// Starts the QEMU of the folder `machine`. `files` are linked into the run folder: (name, where it really is).
-    pub(crate) fn start(machine: &Path, arguments: &[String], files: &[(&str, &Path)]) -> Result<Self, Error> {
-        let folder = run_folder()?;
+    pub(crate) fn start(
+        cache: &Cache,
+        machine: &Path,
+        arguments: &[String],
+        files: &[(&str, &Path)],
+    ) -> Result<Self, Error> {
+        let folder = RunFolder::new(cache)?;
         for name in [image::XEN, image::LINUX] {
             link(&machine.join(name), &folder.path().join(name))?;
         }
@@ -220,20 +227,6 @@ fn guard(qemu: u32, folder: &Path) -> Result<Child, Error> {
     shell.spawn().map_err(Error::io("start", Path::new("/bin/sh")))
 }
 
-/// A new folder for sockets and logs; near the root, because a socket's path has to fit into 107 bytes.
-fn run_folder() -> Result<tempfile::TempDir, Error> {
-    let usual = std::env::temp_dir();
-    let base = if usual.as_os_str().len() <= 70 {
-        usual
-    } else {
-        PathBuf::from("/tmp")
-    };
-    tempfile::Builder::new()
-        .prefix("fata-")
-        .tempdir_in(&base)
-        .map_err(Error::io("create a folder in", &base))
-}
-
 fn link(target: &Path, name: &Path) -> Result<(), Error> {
     std::os::unix::fs::symlink(target, name).map_err(Error::io("link", name))
 }
@@ -269,7 +262,8 @@ mod tests {
     #[test]
     fn the_guard_ends_an_orphan() {
         let mut orphan = Command::new("sleep").arg("60").spawn().unwrap();
-        let folder = run_folder().unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(&Cache::at(cache.path())).unwrap();
         let mut guard = guard(orphan.id(), folder.path()).unwrap();
         drop(guard.stdin.take());
         assert!(!orphan.wait().unwrap().success());
@@ -280,7 +274,8 @@ mod tests {
     #[test]
     fn the_guard_goes_home_when_told() {
         let mut other = Command::new("sleep").arg("60").spawn().unwrap();
-        let folder = run_folder().unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(&Cache::at(cache.path())).unwrap();
         let mut guard = guard(other.id(), folder.path()).unwrap();
         guard.stdin.take().unwrap().write_all(b"\n").unwrap();
         guard.wait().unwrap();

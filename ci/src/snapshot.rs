@@ -3,13 +3,13 @@
 //! A snapshot is QEMU's migration stream, written to a plain file when dom0 is ready. It needs no disk image and no tool
 //! besides QEMU, and it is only ever read, so that any number of hosts may start from it at the same time.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::agent::Agent;
-use crate::cache::{Cache, Key, Lock};
+use crate::cache::{Cache, Key, Lock, Used};
 use crate::error::Error;
 use crate::host::{Clock, Options};
 use crate::image;
@@ -38,7 +38,7 @@ pub(crate) struct Running {
 }
 
 /// Makes sure that the machine and its snapshot are in the cache, then starts from the snapshot.
-pub(crate) fn start(options: &Options) -> Result<(Running, PathBuf), Error> {
+pub(crate) fn start(options: &Options) -> Result<(Running, Used), Error> {
     let Options {
         cache,
         clock,
@@ -56,11 +56,13 @@ pub(crate) fn start(options: &Options) -> Result<(Running, PathBuf), Error> {
         None => {
             let lock = cache.lock(reporter)?;
             let machine = image::build(&lock, cache, reporter)?;
-            let snapshot = build(&lock, cache, &machine, &arguments, options)?;
+            let snapshot = build(&lock, cache, machine.path(), &arguments, options)?;
             (machine, snapshot)
         }
     };
-    let running = reporter.stage(Stage::Restore, |_| restore(&machine, &snapshot, &arguments, *clock))?;
+    let running = reporter.stage(Stage::Restore, |_| {
+        restore(cache, machine.path(), snapshot.path(), &arguments, *clock)
+    })?;
     Ok((running, machine))
 }
 
@@ -78,29 +80,13 @@ fn key(arguments: &[String]) -> Key {
     )
 }
 
-fn build(
-    lock: &Lock,
-    cache: &Cache,
-    machine: &Path,
-    arguments: &[String],
-    options: &Options,
-) -> Result<PathBuf, Error> {
+fn build(lock: &Lock, cache: &Cache, machine: &Path, arguments: &[String], options: &Options) -> Result<Used, Error> {
     let key = key(arguments);
     if let Some(ready) = cache.ready("snapshot", key) {
         return Ok(ready);
     }
-    // Which snapshots are of another recipe is written in their folders.
-    let machine_key = image::key().to_string();
-    let current = format!(
-        "{machine_key} {}",
-        Key::of(image::OVERLAY.iter().map(|(_, _, content)| *content))
-    );
-    let keep = |key: &str| {
-        let recipe = cache.path().join(format!("snapshot-{key}/recipe"));
-        std::fs::read_to_string(recipe).is_ok_and(|recipe| recipe == current)
-    };
-    lock.build("snapshot", key, keep, |folder| {
-        image::write(&folder.join("recipe"), &current)?;
+    // Of two checkouts, for both clocks.
+    lock.build("snapshot", key, 4, |folder| {
         // What Linux unpacks is one archive after the other, so ours may simply follow.
         let initrd = folder.join("initrd");
         let base = machine.join(image::DOM0_BASE);
@@ -110,6 +96,7 @@ fn build(
 
         let mut running = options.reporter.stage(Stage::Boot, |step| {
             let mut qemu = Qemu::start(
+                cache,
                 machine,
                 arguments,
                 &[("initrd", &initrd), (qemu::STATE, &folder.join(qemu::STATE))],
@@ -199,7 +186,13 @@ fn save(running: &mut Running, folder: &Path, step: &Step<'_>) -> Result<(), Err
     image::write(&folder.join("boot.log"), qemu.xen_log())
 }
 
-fn restore(machine: &Path, snapshot: &Path, arguments: &[String], clock: Clock) -> Result<Running, Error> {
+fn restore(
+    cache: &Cache,
+    machine: &Path,
+    snapshot: &Path,
+    arguments: &[String],
+    clock: Clock,
+) -> Result<Running, Error> {
     let mut all = arguments.to_vec();
     all.extend(["-incoming".to_owned(), format!("exec:cat {}", qemu::STATE)]);
     let files = [
@@ -207,7 +200,7 @@ fn restore(machine: &Path, snapshot: &Path, arguments: &[String], clock: Clock) 
         (qemu::STATE, snapshot.join(qemu::STATE)),
     ];
     let files = files.each_ref().map(|(name, path)| (*name, path.as_path()));
-    let mut qemu = Qemu::start(machine, &all, &files)?;
+    let mut qemu = Qemu::start(cache, machine, &all, &files)?;
     let control = qemu.control();
     let mut qmp = qemu.wait_for("QEMU's control socket", Duration::from_secs(60), |_| {
         Qmp::connect(&control)
