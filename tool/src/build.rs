@@ -41,7 +41,8 @@ pub(crate) fn image(workspace: &Workspace, name: &str) -> Result<Image, Error> {
     strip(workspace.root(), &image.debug, &image.elf)?;
     let config = xl::Config {
         name,
-        kernel: &image.elf.to_string_lossy(),
+        // Beside it, so that the two files can be copied anywhere.
+        kernel: name,
         memory: image.application.memory,
         vcpus: 1,
         bridge: image.application.network.then_some("xenbr0"),

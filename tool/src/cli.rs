@@ -48,8 +48,11 @@ pub(crate) struct BuildArgs {
 pub(crate) struct RunArgs {
     /// The application's package, such as `http`.
     pub(crate) application: String,
-    /// Boot arguments for the guest, after those that give it its address.
+    /// Boot arguments for the guest, such as `ipv4=10.0.0.9/24 hostname=web`. Without `ipv4=` it gets 10.0.0.2.
     pub(crate) arguments: Vec<String>,
+    /// Words for the application itself, behind `--`: `cargo fata run hello hostname=x -- one 'two words'`.
+    #[arg(last = true)]
+    pub(crate) words: Vec<String>,
     /// Leave it running: its port is reachable on the loopback interface, its console is attached. End with Ctrl-C.
     #[arg(long)]
     pub(crate) keep: bool,
@@ -119,6 +122,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_behind_two_dashes_are_the_applications() {
+        let line = [
+            "cargo fata",
+            "run",
+            "hello",
+            "hostname=x",
+            "--keep",
+            "--",
+            "one",
+            "two words",
+            "--keep",
+        ];
+        let Command::Run(args) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("another command");
+        };
+        assert_eq!(args.arguments, ["hostname=x"]);
+        assert_eq!(args.words, ["one", "two words", "--keep"]);
+        assert!(args.keep);
     }
 
     #[test]

@@ -25,7 +25,11 @@ pub(crate) enum Error {
     /// The Xen host or a guest on it.
     Host(fata_ci::Error),
     /// The guest did not answer.
-    NoAnswer { url: String, why: String, console: String },
+    NoAnswer { whom: String, why: String, console: String },
+    /// clippy or rustfmt are not there and cannot be added.
+    NoLinters { why: String },
+    /// A guest that has to be reached from here would have no known address.
+    BadAddress { text: String },
 }
 
 impl Error {
@@ -67,11 +71,22 @@ impl fmt::Display for Error {
                  next: run `rustup target add {target}` inside this folder, so that it is added to the pinned toolchain; \
                  without rustup, install the core library of {target} for this very compiler"
             ),
+            Self::NoLinters { why } => write!(
+                f,
+                "clippy and rustfmt are not installed, and adding them failed: {why}\n  \
+                 next: run `rustup component add clippy rustfmt` inside this folder; without rustup, install both for this very \
+                 compiler; `cargo fata test unit` and the other parts do without"
+            ),
+            Self::BadAddress { text } => write!(
+                f,
+                "`run` connects to this application, which ipv4={text} makes impossible\n  \
+                 next: leave ipv4= out, or give an address from ipv4=10.0.0.2/24 to ipv4=10.0.0.250/24"
+            ),
             Self::Program { program, why } => write!(f, "`{program}`: {why}"),
             Self::File { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Host(error) => error.fmt(f),
-            Self::NoAnswer { url, why, console } => {
-                write!(f, "{url} gave no answer: {why}\n  the guest's console:\n")?;
+            Self::NoAnswer { whom, why, console } => {
+                write!(f, "{whom} gave no answer: {why}\n  the guest's console:\n")?;
                 console.lines().try_for_each(|line| writeln!(f, "    | {line}"))
             }
         }

@@ -14,7 +14,7 @@ use crate::cli::RunArgs;
 use crate::error::Error;
 use crate::progress::{self, spinner, stage_line};
 use crate::setup;
-use crate::workspace::Workspace;
+use crate::workspace::{Application, Workspace};
 use crate::xl;
 
 /// The guest's address on the host's bridge, whose own address is 10.0.0.1.
@@ -27,6 +27,7 @@ const SHOWN: usize = 4096;
 /// Builds, starts, asks, shows.
 pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<ExitCode, Error> {
     let began = Instant::now();
+    let address = address(&workspace.application(&args.application)?, &args.arguments)?;
     setup::bare_metal_target(workspace)?;
     let image = build::image(workspace, &args.application)?;
     let host = progress::host()?;
@@ -35,10 +36,11 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<ExitCode, Err
     host.create_from_config(&image.name, &elf, &configuration(&image, args))?;
     bar.done();
 
-    let code = match image.application.http {
-        Some(port) => ask(&host, &image, port, args)?,
-        None if args.keep => ExitCode::SUCCESS,
-        None => watch(&host, &image, args)?,
+    let code = match &image.application {
+        Application { http: Some(port), .. } => ask(&host, &image, address, *port, args)?,
+        Application { tcp: Some(port), .. } => knock(&host, &image, address, *port, args)?,
+        _ if args.keep => ExitCode::SUCCESS,
+        _ => watch(&host, &image, args)?,
     };
     stage_line("in all", began.elapsed());
     if args.keep {
@@ -47,9 +49,30 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<ExitCode, Err
     Ok(code)
 }
 
+/// The guest's address: what the boot arguments say, else the usual one.
+///
+/// What is to be reached from here needs a fixed address on the host's bridge: nobody tells us which one DHCP gave.
+fn address(application: &Application, arguments: &[String]) -> Result<Ipv4Addr, Error> {
+    let given = arguments
+        .iter()
+        .find_map(|word| word.strip_prefix("ipv4=").or_else(|| word.strip_prefix("net0.ipv4=")));
+    let (Some(text), true) = (given, application.port().is_some()) else {
+        return Ok(GUEST);
+    };
+    let fits = |address: &Ipv4Addr| {
+        let [network @ .., last] = address.octets();
+        network == [10, 0, 0] && matches!(last, 2..=250)
+    };
+    text.split_once('/')
+        .and_then(|(address, _)| address.parse().ok())
+        .filter(fits)
+        .ok_or_else(|| Error::BadAddress { text: text.into() })
+}
+
 fn configuration(image: &Image, args: &RunArgs) -> String {
     let mut arguments = Vec::new();
-    if image.application.network && !args.arguments.iter().any(|word| word.starts_with("ipv4=")) {
+    let has_own = |word: &String| word.starts_with("ipv4=") || word.starts_with("net0.ipv4=");
+    if image.application.network && !args.arguments.iter().any(has_own) {
         // DHCP works too, but a fixed address saves its round trips.
         arguments.extend([
             format!("ipv4={GUEST}/24"),
@@ -58,6 +81,10 @@ fn configuration(image: &Image, args: &RunArgs) -> String {
         ]);
     }
     arguments.extend(args.arguments.iter().cloned());
+    if !args.words.is_empty() {
+        arguments.push("--".into());
+        arguments.extend(args.words.iter().cloned());
+    }
     let config = xl::Config {
         name: &image.name,
         kernel: &image.elf.to_string_lossy(),
@@ -70,33 +97,65 @@ fn configuration(image: &Image, args: &RunArgs) -> String {
 }
 
 /// Fetches the guest's page and shows it.
-fn ask(host: &XenHost, image: &Image, port: u16, args: &RunArgs) -> Result<ExitCode, Error> {
+fn ask(host: &XenHost, image: &Image, address: Ipv4Addr, port: u16, args: &RunArgs) -> Result<ExitCode, Error> {
     let bar = spinner("first answer");
-    let local = host.forward(0, GUEST, port)?;
+    let local = host.forward(0, address, port)?;
     let url = format!("http://127.0.0.1:{local}/");
-    let began = Instant::now();
-    let page = loop {
-        let why = match get(&url, args.timeout) {
-            Ok(page) => break page,
-            Err(why) => why,
-        };
-        let state = host.state(&image.name)?;
-        if !state.is_alive() || began.elapsed() > args.timeout {
-            let console = host.console(&image.name).unwrap_or_default();
-            return Err(Error::NoAnswer {
-                url,
-                why: format!("{why} (the guest is {state})"),
-                console,
-            });
-        }
-        thread::sleep(Duration::from_millis(20));
-    };
+    let page = retry(host, image, &url, args, || Ok(get(&url, args.timeout)?))?;
     bar.done();
     println!("{}", page.get(..SHOWN).unwrap_or(&page).trim_end());
     if args.keep {
         println!("\n{} serves at {url}", image.name);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until the guest accepts a connection to its port.
+///
+/// dom0 connects, for it sees the guest's own answer: a forwarded port accepts before the guest is asked.
+fn knock(host: &XenHost, image: &Image, address: Ipv4Addr, port: u16, args: &RunArgs) -> Result<ExitCode, Error> {
+    let bar = spinner(&format!("TCP port {port} answers"));
+    let connect = format!("nc -w 2 {address} {port} -e true");
+    retry(host, image, &format!("{address}:{port}"), args, || {
+        Ok(host.check(&connect, args.timeout).map(drop)?)
+    })?;
+    bar.done();
+    if args.keep {
+        println!(
+            "{} listens at 127.0.0.1:{}",
+            image.name,
+            host.forward(0, address, port)?
+        );
+    } else {
+        print!("{}", host.console(&image.name)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tries until it works, as long as the guest lives and the time is not over. `whom` is for the error.
+fn retry<T>(
+    host: &XenHost,
+    image: &Image,
+    whom: &str,
+    args: &RunArgs,
+    attempt: impl Fn() -> Result<T, Box<dyn std::error::Error>>,
+) -> Result<T, Error> {
+    let began = Instant::now();
+    loop {
+        let why = match attempt() {
+            Ok(answer) => return Ok(answer),
+            Err(why) => why,
+        };
+        let state = host.state(&image.name)?;
+        if !state.is_alive() || began.elapsed() > args.timeout {
+            return Err(Error::NoAnswer {
+                whom: whom.into(),
+                why: format!("{why} (the guest is {state})"),
+                console: host.console(&image.name).unwrap_or_default(),
+            });
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn get(url: &str, limit: Duration) -> Result<String, ureq::Error> {
@@ -168,6 +227,32 @@ fn attach(host: &XenHost, name: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_is_the_one_that_was_given() {
+        let served = Application {
+            network: true,
+            http: Some(80),
+            ..Application::default()
+        };
+        let of = |application: &Application, words: &[&str]| {
+            address(
+                application,
+                &words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(),
+            )
+            .ok()
+        };
+        assert_eq!(of(&served, &["hostname=x"]), Some(GUEST));
+        assert_eq!(
+            of(&served, &["hostname=x", "ipv4=10.0.0.9/24"]),
+            Some(Ipv4Addr::new(10, 0, 0, 9))
+        );
+        for unreachable in ["dhcp", "none", "10.0.0.9", "10.0.0.1/24", "192.168.0.2/24", ""] {
+            assert_eq!(of(&served, &[&format!("ipv4={unreachable}")]), None, "{unreachable}");
+        }
+        // Nobody connects to it.
+        assert_eq!(of(&Application::default(), &["ipv4=dhcp"]), Some(GUEST));
+    }
 
     #[test]
     fn the_exit_status_is_the_last_one() {

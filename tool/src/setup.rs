@@ -40,6 +40,40 @@ pub(crate) fn bare_metal_target(workspace: &Workspace) -> Result<(), Error> {
     Ok(())
 }
 
+/// Adds clippy and rustfmt to the pinned toolchain if they are not there.
+pub(crate) fn linters(workspace: &Workspace) -> Result<(), Error> {
+    let failed = |why| Error::NoLinters { why };
+    let complete = || {
+        ["clippy", "fmt"]
+            .iter()
+            .all(|name| has_subcommand(workspace.root(), name))
+    };
+    if complete() {
+        return Ok(());
+    }
+    let bar = progress::spinner("adding clippy and rustfmt");
+    let output = Command::new("rustup")
+        .args(["component", "add", "clippy", "rustfmt"])
+        .current_dir(workspace.root())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(format!("cannot run rustup: {error}")))?;
+    if !output.status.success() || !complete() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    bar.done();
+    Ok(())
+}
+
+/// Whether `cargo NAME` works; rustup's stand-in for a missing component fails.
+fn has_subcommand(root: &Path, name: &str) -> bool {
+    Command::new(crate::cargo::program())
+        .args([name, "--version"])
+        .current_dir(root)
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
 fn has_target(root: &Path) -> bool {
     Command::new("rustc")
         .args(["--print", "target-libdir", "--target", TARGET])

@@ -29,6 +29,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode, Er
     // The slow set-up comes last, so that what fails early is seen early.
     if wanted(Part::Lint) && only.is_none() {
         crate::setup::bare_metal_target(workspace)?;
+        crate::setup::linters(workspace)?;
         counts += host::lint(workspace)?;
     }
     if wanted(Part::Unit) || wanted(Part::Sim) {

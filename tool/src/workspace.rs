@@ -14,7 +14,7 @@ pub(crate) struct Workspace {
 
 /// What an application says of itself under `[package.metadata.fata]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(crate) struct Application {
     /// The guest's memory in MiB.
     pub(crate) memory: u32,
@@ -22,6 +22,17 @@ pub(crate) struct Application {
     pub(crate) network: bool,
     /// The TCP port on which it serves HTTP.
     pub(crate) http: Option<u16>,
+    /// A TCP port on which it listens, if it serves no HTTP.
+    pub(crate) tcp: Option<u16>,
+    /// Bytes that its stripped image may have; more fails the tests.
+    pub(crate) size_limit: Option<u64>,
+}
+
+impl Application {
+    /// The port that tells whether it works.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.http.or(self.tcp)
+    }
 }
 
 impl Default for Application {
@@ -30,6 +41,8 @@ impl Default for Application {
             memory: 8,
             network: false,
             http: None,
+            tcp: None,
+            size_limit: None,
         }
     }
 }
@@ -86,13 +99,15 @@ mod tests {
     fn metadata_has_defaults_and_no_room_for_typing_errors() {
         let parse = |text: &str| serde_json::from_str::<Application>(text);
         assert_eq!(parse("{}").unwrap(), Application::default());
-        let http = parse(r#"{"memory": 4, "network": true, "http": 80}"#).unwrap();
+        let http = parse(r#"{"memory": 4, "network": true, "http": 80, "size-limit": 9}"#).unwrap();
         assert_eq!(
             http,
             Application {
                 memory: 4,
                 network: true,
-                http: Some(80)
+                http: Some(80),
+                tcp: None,
+                size_limit: Some(9),
             }
         );
         assert!(parse(r#"{"memroy": 4}"#).is_err());

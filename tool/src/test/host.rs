@@ -1,9 +1,11 @@
 //! The tests that cargo builds and this computer runs.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cargo_metadata::Artifact;
 
@@ -14,6 +16,11 @@ use crate::error::Error;
 use crate::progress::{spinner, stage_line};
 use crate::setup::TARGET;
 use crate::workspace::Workspace;
+
+/// What a test program may take; they need seconds, so that more means that one hangs.
+const PROGRAM: Duration = Duration::from_secs(10 * 60);
+/// What cargo may take when it compiles, too: from nothing, on a slow computer.
+const CARGO: Duration = Duration::from_secs(60 * 60);
 
 /// Formatting, clippy and rustdoc without a warning, for the host and for bare metal.
 pub(super) fn lint(workspace: &Workspace) -> Result<Counts, Error> {
@@ -35,7 +42,7 @@ pub(super) fn lint(workspace: &Workspace) -> Result<Counts, Error> {
     ] {
         let mut command = cargo_in(workspace.root());
         command.args(arguments).env("RUSTDOCFLAGS", "-Dwarnings");
-        counts += Counts::one(check(title, command)?.0);
+        counts += Counts::one(check(title, command, CARGO)?.0);
     }
     Ok(counts)
 }
@@ -61,14 +68,14 @@ pub(super) fn test(workspace: &Workspace, wanted: &dyn Fn(Part) -> bool, only: O
             folder.strip_prefix(workspace.root()).unwrap_or(folder),
             program.target.name
         );
-        counts += run(&title, command)?;
+        counts += run(&title, command, PROGRAM)?;
     }
     if wanted(Part::Unit) {
         let mut command = cargo_in(workspace.root());
         command
             .args(["test", "--quiet", "--workspace", "--doc", "--no-fail-fast", "--"])
             .args(only);
-        counts += run("documentation examples", command)?;
+        counts += run("documentation examples", command, CARGO)?;
     }
     Ok(counts)
 }
@@ -98,8 +105,8 @@ fn programs(root: &Path) -> Result<Vec<Artifact>, Error> {
 }
 
 /// Runs a program of libtest's, or several, and adds up what it counted.
-fn run(title: &str, command: Command) -> Result<Counts, Error> {
-    let (success, output) = check(title, command)?;
+fn run(title: &str, command: Command, limit: Duration) -> Result<Counts, Error> {
+    let (success, output) = check(title, command, limit)?;
     let mut counts = Counts::default();
     output
         .lines()
@@ -112,28 +119,66 @@ fn run(title: &str, command: Command) -> Result<Counts, Error> {
     Ok(counts)
 }
 
-/// Runs a command. Says whether it succeeded and what it printed, which is shown only when it failed.
-fn check(title: &str, mut command: Command) -> Result<(bool, String), Error> {
+/// Runs a command, but not for longer than `limit`. Says whether it succeeded and what it printed, which is shown only when
+/// it failed.
+fn check(title: &str, mut command: Command, limit: Duration) -> Result<(bool, String), Error> {
     let bar = spinner(title);
     let began = Instant::now();
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().map_err(|error| Error::Program {
-        program,
+    let failed = |error: io::Error| Error::Program {
+        program: program.clone(),
         why: error.to_string(),
-    })?;
-    if output.status.success() {
+    };
+    // Files without a name instead of pipes, which somebody would have to empty meanwhile.
+    let [mut output, mut errors] = [
+        tempfile::tempfile().map_err(failed)?,
+        tempfile::tempfile().map_err(failed)?,
+    ];
+    command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().map_err(failed)?)
+        .stderr(errors.try_clone().map_err(failed)?);
+    let mut child = command.spawn().map_err(failed)?;
+    let status = wait(&mut child, limit).map_err(failed)?;
+    let printed = [
+        content(&mut output).map_err(failed)?,
+        content(&mut errors).map_err(failed)?,
+    ];
+    let success = status.is_some_and(|status| status.success());
+    if success {
         bar.done();
     } else {
         drop(bar);
-        stage_line(&format!("{title}: FAILED ({})", output.status), began.elapsed());
+        let how = status.map_or_else(
+            || format!("killed after {} s", limit.as_secs_f32()),
+            |status| status.to_string(),
+        );
+        stage_line(&format!("{title}: FAILED ({how})"), began.elapsed());
         // Nobody reads it if this fails.
-        let _ = std::io::stderr().write_all(&output.stdout);
-        let _ = std::io::stderr().write_all(&output.stderr);
+        let _ = printed.iter().try_for_each(|bytes| io::stderr().write_all(bytes));
     }
-    Ok((
-        output.status.success(),
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-    ))
+    Ok((success, String::from_utf8_lossy(&printed[0]).into_owned()))
+}
+
+/// Waits for the end of a program. `None`: there was none within `limit`, so it was killed.
+fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill()?;
+    child.wait().map(|_| None)
+}
+
+/// All that was written to a file, by whomever.
+fn content(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What libtest's closing line counted.
@@ -177,8 +222,19 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_is_not_a_success() {
-        assert_eq!(run("true", Command::new("true")).unwrap(), Counts::default());
-        assert_eq!(run("false", Command::new("false")).unwrap(), Counts::one(false));
-        assert!(run("nothing", Command::new("/nonexistent/program")).is_err());
+        let run = |program: &str| run(program, Command::new(program), PROGRAM);
+        assert_eq!(run("true").unwrap(), Counts::default());
+        assert_eq!(run("false").unwrap(), Counts::one(false));
+        assert!(run("/nonexistent/program").is_err());
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_and_has_failed() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo before; exec sleep 60"]);
+        let began = Instant::now();
+        let (success, output) = check("hangs", command, Duration::from_millis(500)).unwrap();
+        assert_eq!((success, output.as_str()), (false, "before\n"));
+        assert!(began.elapsed() < Duration::from_secs(30));
     }
 }

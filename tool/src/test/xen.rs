@@ -1,5 +1,6 @@
 //! The tests on a real Xen host.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -20,15 +21,12 @@ pub(super) fn test(workspace: &Workspace, only: Option<&str>) -> Result<Counts, 
     if suite::names(only).is_empty() {
         return Ok(Counts::default());
     }
-    for application in workspace.applications() {
-        build::image(workspace, &application)?;
-    }
-    let images = Images {
-        folder: workspace.dist(),
-        peer: peer(workspace)?,
-    };
+    let images = images(workspace)?;
     let options = Options::new(Cache::locate()?).reporter(progress::reporter());
-    let mut counts = Counts::default();
+    let mut counts = match only {
+        None => sizes(workspace)?,
+        Some(_) => Counts::default(),
+    };
     suite::run(&options, &images, only, |name, took, result| {
         counts += Counts::one(result.is_ok());
         match result {
@@ -48,6 +46,23 @@ pub(crate) fn images(workspace: &Workspace) -> Result<Images, Error> {
         folder: workspace.dist(),
         peer: peer(workspace)?,
     })
+}
+
+/// Holds the stripped images against the limits that their packages set.
+fn sizes(workspace: &Workspace) -> Result<Counts, Error> {
+    let mut counts = Counts::default();
+    for name in workspace.applications() {
+        let Some(limit) = workspace.application(&name)?.size_limit else {
+            continue;
+        };
+        let path = workspace.dist().join(&name);
+        let bytes = fs::metadata(&path).map_err(Error::file(&path))?.len();
+        let fits = bytes <= limit;
+        let verdict = if fits { "" } else { ": FAILED" };
+        eprintln!("{bytes:>10} B  size of {name}, limit {limit}{verdict}");
+        counts += Counts::one(fits);
+    }
+    Ok(counts)
 }
 
 /// Builds the program that meets the guests from dom0.
