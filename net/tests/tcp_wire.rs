@@ -255,6 +255,35 @@ fn time_wait_keeps_no_buffers_and_acknowledges_again() {
 }
 
 #[test]
+fn time_wait_without_room_to_send_is_over_in_time() {
+    let mut world = World::new();
+    let (one, two) = fata_net::pair::pair();
+    let (control, mut wire) = (one.control(), Wire(two));
+    let stack = world.stack(one, world::fixed(OURS, world::OURS6), Limits::default(), 1);
+    let others = stack.udp(9).unwrap();
+    let listener = stack.listen(SERVER).unwrap();
+    let next = connect(&mut world, &mut wire, 5000);
+    drop(world.run(async move { listener.accept().await.unwrap() }));
+    assert_eq!(wire.segments(&mut world)[0].control, Fin);
+    // The last of the connection comes when others fill the ring, which nobody empties any more.
+    control.set_capacity(2);
+    let last = tcp_frame(at(THEIRS, 5000), at(OURS, SERVER), Fin, 1001, Some(next + 1), &[]);
+    let _kept = world.run(async move {
+        for _ in 0..4 {
+            others.send_to(b"me first", at(THEIRS, 9)).await.unwrap();
+        }
+        wire.send(&last);
+        (others, wire)
+    });
+    world.settle();
+    assert_eq!(stack.stats().tcp_closing, 1);
+    let before = world.turns;
+    world.pass(Duration::from_secs(60));
+    assert_eq!(stack.stats().tcp_connections, 0);
+    assert!(world.turns - before < 1000, "{} turns", world.turns - before);
+}
+
+#[test]
 fn time_wait_acknowledges_over_ipv6_too() {
     // Where the acknowledgement has to be addressed without smoltcp's help.
     let mut world = World::new();
