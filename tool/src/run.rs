@@ -99,6 +99,8 @@ fn configuration(image: &Image, args: &RunArgs) -> String {
 /// Fetches the guest's page and shows it.
 fn ask(host: &XenHost, image: &Image, address: Ipv4Addr, port: u16, args: &RunArgs) -> Result<ExitCode, Error> {
     let bar = spinner("first answer");
+    // QEMU's user network would ask a guest that does not listen yet again only after six seconds.
+    listening(host, image, address, port, args)?;
     let local = host.forward(0, address, port)?;
     let url = format!("http://127.0.0.1:{local}/");
     let page = retry(host, image, &url, args, || Ok(get(&url, args.timeout)?))?;
@@ -110,15 +112,10 @@ fn ask(host: &XenHost, image: &Image, address: Ipv4Addr, port: u16, args: &RunAr
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits until the guest accepts a connection to its port.
-///
-/// dom0 connects, for it sees the guest's own answer: a forwarded port accepts before the guest is asked.
+/// Says how long it takes until the guest's port answers.
 fn knock(host: &XenHost, image: &Image, address: Ipv4Addr, port: u16, args: &RunArgs) -> Result<ExitCode, Error> {
     let bar = spinner(&format!("TCP port {port} answers"));
-    let connect = format!("nc -w 2 {address} {port} -e true");
-    retry(host, image, &format!("{address}:{port}"), args, || {
-        Ok(host.check(&connect, args.timeout).map(drop)?)
-    })?;
+    listening(host, image, address, port, args)?;
     bar.done();
     if args.keep {
         println!(
@@ -130,6 +127,16 @@ fn knock(host: &XenHost, image: &Image, address: Ipv4Addr, port: u16, args: &Run
         print!("{}", host.console(&image.name)?);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until the guest accepts a connection to its port.
+///
+/// dom0 connects, for it sees the guest's own answer: a forwarded port accepts before the guest is asked.
+fn listening(host: &XenHost, image: &Image, address: Ipv4Addr, port: u16, args: &RunArgs) -> Result<(), Error> {
+    let connect = format!("nc -w 2 {address} {port} -e true");
+    retry(host, image, &format!("{address}:{port}"), args, || {
+        Ok(host.check(&connect, args.timeout).map(drop)?)
+    })
 }
 
 /// Tries until it works, as long as the guest lives and the time is not over. `whom` is for the error.
