@@ -205,7 +205,6 @@ fn exit_status(console: &str) -> Option<u8> {
 /// Connects the terminal with the guest's console until the guest ends.
 fn attach(host: &XenHost, name: &str) -> Result<(), Error> {
     println!("console of {name} (Ctrl-C ends the Xen host):");
-    print!("{}", host.console(name)?);
     let failed = |error: io::Error| Error::Program {
         program: format!("xl console {name}"),
         why: error.to_string(),
