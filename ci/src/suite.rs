@@ -1,4 +1,4 @@
-//! The integration tests: images on a real Xen, met by the real netback, xenstored, xenconsoled, xl, curl, ping and dig.
+//! The integration tests: images on a real Xen, met by the real netback, xenstored, xenconsoled, xl, curl and ping.
 //!
 //! A test is a function of a [`Bench`]. All of them share one host, on which each has guests, names and addresses of its
 //! own; a test that loses the host gets the next test a new one.
