@@ -102,7 +102,7 @@ impl Cli {
             }
             Command::Run(args) => run::run(&workspace, &args),
             Command::Test(args) => test::run(&workspace, &args),
-            Command::Bench(args) => bench::boot(&workspace, &args).map(|()| ExitCode::SUCCESS),
+            Command::Bench(args) => bench::run(&workspace, &args).map(|()| ExitCode::SUCCESS),
         }
     }
 }
