@@ -6,7 +6,7 @@ use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::time::Duration;
 
-use fata_events::select::select;
+use fata_events::select::{Either, select};
 use fata_events::xen::{Channel, Ports, PvClock};
 use fata_events::{Clock, Signal};
 use fata_grant::{ByteLayout, ByteRing, RingError};
@@ -146,18 +146,24 @@ impl<H: Hypervisor> Console<H> {
     /// the daemon makes room. Ends when there is no ring, or none any more.
     pub async fn run(self) {
         let Some(channel) = &self.0.channel else { return };
+        let mut woken = false;
         loop {
             let (events, work, closed) = (channel.count(), self.0.work.count(), self.0.closed.count());
-            let Ok(waiting) = self.with_ring(|state, ring| {
+            let Ok((waiting, moved)) = self.with_ring(|state, ring| {
+                let before = state.output.backlog();
                 state.output.pump(ring)?;
-                Ok(state.output.is_waiting())
+                Ok((state.output.is_waiting(), state.output.backlog() < before))
             }) else {
                 return;
             };
             self.announce();
             let more = select(self.0.work.after(work), self.0.closed.after(closed));
+            if woken {
+                channel.served(moved);
+            }
+            woken = false;
             if waiting {
-                select(more, channel.after(events)).await;
+                woken = matches!(select(more, channel.after(events)).await, Either::Second(_));
             } else {
                 // The daemon says each time that it has taken something. Nobody wants to know.
                 more.await;
@@ -175,13 +181,18 @@ impl<H: Hypervisor> Console<H> {
             return Ok(0);
         }
         let channel = self.0.channel.as_ref().ok_or(Error::Closed)?;
+        let mut woken = false;
         loop {
             let (events, closed) = (channel.count(), self.0.closed.count());
             let count = self.try_read(to)?;
+            if woken {
+                channel.served(count > 0);
+            }
             if count > 0 {
                 return Ok(count);
             }
-            select(channel.after(events), self.0.closed.after(closed)).await;
+            let closing = self.0.closed.after(closed);
+            woken = matches!(select(channel.after(events), closing).await, Either::First(_));
         }
     }
 

@@ -405,6 +405,21 @@ fn writing_inside_a_write_goes_to_xens_log() {
     assert_eq!(guest.hv.0.log.take(), b"inside\n");
 }
 
+/// XSA-391 (CVE-2021-28713): a daemon that signals in a loop and neither takes nor types anything.
+#[test]
+fn xsa_391_a_daemon_that_only_signals() {
+    let mut guest = guest();
+    let console = guest.console.clone();
+    let line = guest.spawn(async move { console.read_line().await });
+    guest.console.write(&[b'x'; RING + 100]); // and output that waits
+    guest.settle();
+    let turns = guest.hv.clone().storm_for_a_second(&mut guest.xen, PORT);
+    assert!(turns < 1000, "{turns} turns");
+    guest.daemon.type_in(b"still there?\r");
+    guest.hv.storm_for_a_second(&mut guest.xen, PORT);
+    assert_eq!(line.take(), Some(Ok("still there?".into())));
+}
+
 /// Rule 80: the flush at exit loses nothing that fits, as long as the daemon works.
 #[test]
 fn rule_80_the_flush_loses_nothing_that_fits() {

@@ -274,6 +274,110 @@ fn rule_55_a_storm_gets_one_turn_per_turn() {
     assert!(served.get() >= 4_000, "and the noisy one is served: {}", served.get());
 }
 
+/// A task that waits for `channel` and finds nothing, except that one event in `found_every` is for something (0: none).
+fn spawn_listener(xen: &XenLoop<Fake>, channel: Channel<Fake>, found_every: u64) -> Rc<Cell<u64>> {
+    let woken = Rc::new(Cell::new(0_u64));
+    let counter = woken.clone();
+    xen.handle()
+        .spawn(async move {
+            let mut seen = channel.count();
+            loop {
+                seen = channel.after(seen).await;
+                counter.set(counter.get() + 1);
+                channel.served(found_every != 0 && counter.get().is_multiple_of(found_every));
+            }
+        })
+        .detach();
+    woken
+}
+
+/// Rule 55, XSA-332 and XSA-391: a peer that signals in a loop and has nothing to say costs a bounded number of turns,
+/// which does not depend on how fast it signals.
+#[test]
+fn xsa_391_spurious_events_are_listened_to_less_and_less() {
+    let hv = Fake::new();
+    let mut xen = XenLoop::new(hv.clone());
+    let channel = xen.ports().alloc(DomId::DOM0).unwrap();
+    let port = channel.port();
+    let woken = spawn_listener(&xen, channel, 0);
+    while xen.turn() {}
+    let turns = hv.storm_for_a_second(&mut xen, port);
+    assert!(woken.get() < 150, "{} wakes", woken.get());
+    assert!(turns < 500, "{turns} turns");
+    assert!(
+        woken.get() > 90,
+        "and it is listened to 100 times a second: {}",
+        woken.get()
+    );
+}
+
+/// The first events for nothing are forgiven, and one for something ends all pauses.
+#[test]
+fn xsa_391_an_honest_peer_is_never_kept_waiting() {
+    let hv = Fake::new();
+    let mut xen = XenLoop::new(hv.clone());
+    let channel = xen.ports().alloc(DomId::DOM0).unwrap();
+    let port = channel.port();
+    let woken = spawn_listener(&xen, channel, 32);
+    while xen.turn() {}
+    for signals in 1..=1000 {
+        hv.signal(port);
+        while xen.turn() {}
+        assert_eq!(woken.get(), signals);
+    }
+    assert_eq!(hv.last_poll().deadline, None);
+}
+
+/// A pause is over on time, without a task or a timer of anybody's; and the port's end is the pause's end.
+#[test]
+fn xsa_391_a_pause_ends_on_time_and_with_its_port() {
+    let hv = Fake::new();
+    let mut xen = XenLoop::new(hv.clone());
+    let channel = Rc::new(xen.ports().alloc(DomId::DOM0).unwrap());
+    let waiting = |seen| {
+        let _ = channel.poll_after(seen, &mut Context::from_waker(Waker::noop()));
+        channel.poll_after(seen, &mut Context::from_waker(Waker::noop()))
+    };
+    for _ in 0..32 {
+        channel.served(false);
+    }
+    assert!(waiting(0).is_pending());
+    assert_eq!(
+        (xen.ports().end_of_pause(), xen.ports().awaited()),
+        (None, 1),
+        "forgiven"
+    );
+    hv.signal(channel.port());
+    assert!(xen.ports().dispatch());
+    for (pause, vain) in [
+        (50_000, 1),
+        (100_000, 1),
+        (200_000, 1),
+        (10_000_000, 20),
+        (10_000_000, u32::MAX),
+    ] {
+        for _ in 0..vain.min(100) {
+            channel.served(false);
+        }
+        let seen = channel.count();
+        assert!(waiting(seen).is_pending());
+        let until = SystemTime(hv.system_time() + pause);
+        assert_eq!((xen.ports().end_of_pause(), xen.ports().awaited()), (Some(until), 0));
+        hv.signal(channel.port());
+        hv.0.tsc.set(hv.0.tsc.get() + pause - 1);
+        assert!(!xen.ports().dispatch() && waiting(seen).is_pending());
+        assert!(!xen.turn());
+        assert_eq!((hv.last_poll().ports, hv.last_poll().deadline), (vec![], Some(until)));
+        hv.0.tsc.set(hv.0.tsc.get() + 1);
+        assert!(xen.ports().dispatch());
+        assert_eq!(waiting(seen), Poll::Ready(seen + 1));
+    }
+    assert!(waiting(channel.count()).is_pending());
+    let ports = xen.ports().clone();
+    drop(channel);
+    assert_eq!(ports.end_of_pause(), None);
+}
+
 /// Rule 56: a turn costs what is pending, not what is open.
 #[test]
 fn rule_56_a_turn_costs_what_is_pending() {

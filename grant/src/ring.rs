@@ -237,6 +237,12 @@ impl<P: Borrow<SharedPage>, Req: IntoBytes + Immutable, Rsp: FromBytes + IntoByt
         self.end.slot(self.end.consumed)
     }
 
+    /// How many responses have been popped, modulo 2^32.
+    #[must_use]
+    pub fn consumed(&self) -> u32 {
+        self.end.consumed
+    }
+
     /// Fills the next slot. The backend sees it after [`publish`](Self::publish).
     ///
     /// # Errors

@@ -132,6 +132,11 @@ impl<H: Hypervisor> Rx<H> {
         }
     }
 
+    /// Slots that have been taken, modulo 2^32.
+    pub(crate) fn consumed(&self) -> u32 {
+        self.ring.consumed()
+    }
+
     /// Shows posted buffers to the backend; `true` if it wants to be notified.
     pub(crate) fn publish(&mut self) -> bool {
         self.ring.publish()

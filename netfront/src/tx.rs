@@ -143,6 +143,11 @@ impl<H: Hypervisor> Tx<H> {
         Ok(self.free.len() > before)
     }
 
+    /// Responses that have been taken, modulo 2^32.
+    pub(crate) fn consumed(&self) -> u32 {
+        self.ring.consumed()
+    }
+
     /// Shows queued frames to the backend; `true` if it wants to be notified.
     pub(crate) fn publish(&mut self) -> bool {
         self.ring.publish()

@@ -122,6 +122,10 @@ struct Inner<H: Hypervisor> {
     /// How much of `changes` and of the channel's events `poll_ready` has told of.
     told: Cell<u64>,
     seen: Cell<u64>,
+    /// The channel's last event was told of, and what came of it is not known yet; and how many slots had been taken
+    /// when that was asked last.
+    woken: Cell<bool>,
+    consumed: Cell<u32>,
     counters: Counters,
 }
 
@@ -150,6 +154,8 @@ impl<H: Hypervisor> Vif<H> {
             changes: Signal::new(),
             told: Cell::new(0),
             seen: Cell::new(0),
+            woken: Cell::new(false),
+            consumed: Cell::new(0),
             counters: Counters::default(),
         }))
     }
@@ -291,8 +297,13 @@ impl<H: Hypervisor> Vif<H> {
         let Some(channel) = channel.as_ref().filter(|_| self.link_up()) else {
             return Poll::Pending;
         };
+        if inner.woken.take() {
+            let consumed = self.consumed();
+            channel.served(consumed != inner.consumed.replace(consumed));
+        }
         if let Poll::Ready(count) = channel.poll_after(inner.seen.get(), cx) {
             inner.seen.set(count);
+            inner.woken.set(true);
             inner.counters.count(|stats| stats.events += 1);
             return Poll::Ready(());
         }
@@ -311,6 +322,13 @@ impl<H: Hypervisor> Vif<H> {
             ready |= self.checked(sent).unwrap_or(true);
         }
         if ready { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Slots taken from both rings, modulo 2^32.
+    fn consumed(&self) -> u32 {
+        let rx = self.half(&self.0.rx).map_or(0, |rx| rx.consumed());
+        let tx = self.half(&self.0.tx).map_or(0, |tx| tx.consumed());
+        rx.wrapping_add(tx)
     }
 
     /// One half of the connection, while the link is up.

@@ -98,7 +98,7 @@ fn read_versioned<T>(version: &AtomicU32, read: impl Fn() -> T) -> T {
     }
 }
 
-fn read_time<H: Hypervisor>(hv: &H) -> SystemTime {
+pub(super) fn read_time<H: Hypervisor>(hv: &H) -> SystemTime {
     let [vcpu, ..] = &hv.shared_info().vcpu_info;
     read_versioned(&vcpu.time.version, || system_time_at(&vcpu.time, hv.tsc()))
 }

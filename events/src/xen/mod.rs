@@ -5,6 +5,7 @@
 //! callback vector and no handler that could race with the code it interrupts.
 
 mod clock;
+mod pause;
 mod pending;
 mod ports;
 mod run;

@@ -7,12 +7,15 @@ use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use core::time::Duration;
 
 use fata_hypercall::abi::sched::POLL_MAX_PORTS;
 use fata_hypercall::abi::shared_info::EVTCHN_WORDS;
-use fata_hypercall::{DomId, Hypervisor, Port};
+use fata_hypercall::{DomId, Hypervisor, Port, SystemTime};
 
 use super::Error;
+use super::clock::read_time;
+use super::pause::{self, Pauses};
 use super::pending::{self, PORTS_PER_WORD, Place};
 use crate::{Raised, Signal};
 
@@ -22,6 +25,8 @@ struct Table<H> {
     open: RefCell<Vec<Option<Signal>>>,
     /// A bit per port: somebody waits for it. See [`Ports::dispatch`].
     awaited: [Cell<u64>; EVTCHN_WORDS],
+    /// Ports that somebody waits for and that are not listened to yet.
+    pauses: Pauses,
     /// Where the next dispatch and the next wait list begin.
     next_dispatch: Cell<u32>,
     next_list: Cell<u32>,
@@ -47,6 +52,7 @@ impl<H: Hypervisor> Ports<H> {
             hv,
             open: RefCell::default(),
             awaited: [const { Cell::new(0) }; EVTCHN_WORDS],
+            pauses: Pauses::default(),
             next_dispatch: Cell::new(0),
             next_list: Cell::new(0),
         }))
@@ -91,6 +97,7 @@ impl<H: Hypervisor> Ports<H> {
             port,
             place,
             signal,
+            vain: Cell::new(0),
             close,
         })
     }
@@ -102,11 +109,13 @@ impl<H: Hypervisor> Ports<H> {
     /// signals again and again costs nothing until our side has taken up its last signal and waits for the next. That
     /// is what masking at dispatch and unmasking after progress gives a driver with interrupts (rule 55); and since a
     /// port counts once per dispatch however often it fired, a storm on a port that is served gets one turn of the
-    /// loop per turn, like everybody else.
+    /// loop per turn, like everybody else. If there is nothing behind it, the port is waited for, but not listened to,
+    /// for a while: see [`Channel::served`].
     ///
     /// The cost is one load per 64 ports up to the highest one open, and one step per port that fired (rule 56).
     pub fn dispatch(&self) -> bool {
         let table = &*self.0;
+        table.end_pauses();
         let info = table.hv.shared_info();
         let words = table.open.borrow().len().div_ceil(PORTS_PER_WORD) as u32;
         if words == 0 {
@@ -140,6 +149,12 @@ impl<H: Hypervisor> Ports<H> {
     #[must_use]
     pub fn awaited(&self) -> usize {
         self.0.awaited.iter().map(|word| word.get().count_ones() as usize).sum()
+    }
+
+    /// When the next port is listened to again that is left alone at the moment; the loop must not sleep for longer.
+    #[must_use]
+    pub fn end_of_pause(&self) -> Option<SystemTime> {
+        self.0.pauses.earliest()
     }
 
     /// How many ports are open.
@@ -193,6 +208,31 @@ impl<H: Hypervisor> Ports<H> {
     }
 }
 
+impl<H: Hypervisor> Table<H> {
+    /// Somebody waits for the port: it is listened to, at once or when its pause is over.
+    fn listen(&self, place: Place, pause: Duration) {
+        if self.awaited_in(place.word) & place.bit != 0 || self.pauses.contains(place) {
+            return;
+        }
+        if pause.is_zero() {
+            self.set_awaited(place, true);
+        } else {
+            let until = read_time(&self.hv).0.saturating_add(pause.as_nanos() as u64);
+            self.pauses.add(SystemTime(until), place);
+        }
+    }
+
+    fn end_pauses(&self) {
+        if self.pauses.is_empty() {
+            return;
+        }
+        let now = read_time(&self.hv);
+        while let Some(place) = self.pauses.pop_due(now) {
+            self.set_awaited(place, true);
+        }
+    }
+}
+
 impl<H> Table<H> {
     fn awaited_in(&self, word: usize) -> u64 {
         self.awaited.get(word).map_or(0, Cell::get)
@@ -225,7 +265,8 @@ impl<H> Table<H> {
 /// nothing wait for something [`after`](Channel::after) that count. It is at least 1 after the first event, and it
 /// counts wake-ups, not signals: Xen folds signals together, and so do we.
 ///
-/// A peer may signal as often as it likes without cause: look at the ring again after each wake, and wait again.
+/// A peer may signal as often as it likes without cause: look at the ring again after each wake, say what came of it
+/// ([`served`](Channel::served)), and wait again.
 ///
 /// ```no_run
 /// # use fata_events::xen::Channel;
@@ -234,7 +275,11 @@ impl<H> Table<H> {
 /// async fn serve<H: Hypervisor>(channel: &Channel<H>, ring: &Ring) {
 ///     loop {
 ///         let seen = channel.count();
-///         while let Some(_response) = ring.pop() { /* ... */ }
+///         let mut found = false;
+///         while let Some(_response) = ring.pop() {
+///             found = true;
+///         }
+///         channel.served(found);
 ///         channel.after(seen).await;
 ///     }
 /// }
@@ -244,6 +289,8 @@ pub struct Channel<H: Hypervisor> {
     port: Port,
     place: Place,
     signal: Signal,
+    /// Events for nothing since the last one for something.
+    vain: Cell<u32>,
     /// Whether dropping closes the port.
     close: bool,
 }
@@ -272,6 +319,15 @@ impl<H: Hypervisor> Channel<H> {
         self.signal.count()
     }
 
+    /// Says what came of an event: whether the ring held anything new. To be called once for each wake.
+    ///
+    /// A peer that signals for nothing time after time is listened to after a pause, which doubles from 50 us to 10 ms
+    /// (rule 55, XSA-391). Whatever it has to say is found when the pause is over, so that an answer that took `t` is
+    /// seen after 2 `t` at the latest. One event for something ends this.
+    pub fn served(&self, found: bool) {
+        self.vain.set(if found { 0 } else { self.vain.get().saturating_add(1) });
+    }
+
     /// Waits until the count is above `seen`; gives the new count.
     pub fn after(&self, seen: u64) -> Event<'_, H> {
         Event {
@@ -292,7 +348,7 @@ impl<H: Hypervisor> Channel<H> {
     /// Has the port listened to if somebody waits for it.
     fn await_if(&self, poll: Poll<u64>) -> Poll<u64> {
         if poll.is_pending() {
-            self.ports.0.set_awaited(self.place, true);
+            self.ports.0.listen(self.place, pause::after(self.vain.get()));
         }
         poll
     }
@@ -302,6 +358,7 @@ impl<H: Hypervisor> Drop for Channel<H> {
     fn drop(&mut self) {
         let table = &*self.ports.0;
         table.set_awaited(self.place, false);
+        table.pauses.remove(self.place);
         if let Some(slot) = table.open.borrow_mut().get_mut(self.port.0 as usize) {
             *slot = None;
         }

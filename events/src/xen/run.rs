@@ -71,6 +71,7 @@ impl<H: Hypervisor> XenLoop<H> {
     /// * A port that is not in the list becomes pending: nobody waits for it. Whoever starts to wait makes it awaited,
     ///   its bit stays set meanwhile, and the dispatch after that finds it.
     /// * A deadline passes: poll returns at once for a deadline in the past.
+    /// * A port whose pause is over ([`Channel::served`](super::Channel::served)): that is a deadline, too.
     ///
     /// While the vCPU sleeps, the bit of an awaited port goes from clear to set, which wakes it; with one port in the
     /// list only that port does, with several or none any port does, which costs a turn of the loop and no more.
@@ -104,6 +105,7 @@ impl<H: Hypervisor> XenLoop<H> {
             deadline
         };
         let deadline = deadline.and_then(|deadline| self.clock.to_system_time(deadline));
+        let deadline = deadline.into_iter().chain(self.ports.end_of_pause()).min();
         self.hv.poll(list.get(..len).unwrap_or(&list), deadline);
         false
     }

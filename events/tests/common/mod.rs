@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use fata_events::xen::XenLoop;
 use fata_hypercall::abi::grant_table::EntryV1;
 use fata_hypercall::abi::shared_info::SharedInfo;
 use fata_hypercall::{
@@ -88,6 +89,30 @@ impl Fake {
     pub(crate) fn is_pending(&self, port: Port) -> bool {
         let (word, bit) = (port.0 as usize / 64, port.0 % 64);
         self.0.info.evtchn_pending[word].load(Ordering::SeqCst) & 1 << bit != 0
+    }
+
+    /// What Xen does in a second in which `port` fires at every moment there is, in steps of a microsecond: it wakes the
+    /// domain if that listens to the port, or when its deadline is over. Says how many turns the loop took.
+    pub(crate) fn storm_for_a_second(&self, xen: &mut XenLoop<Fake>, port: Port) -> u64 {
+        let mut turns = 0;
+        let end = self.system_time() + 1_000_000_000;
+        while self.system_time() < end {
+            self.signal(port);
+            self.0.tsc.set(self.0.tsc.get() + 1000);
+            turns += 1;
+            if xen.turn() {
+                continue;
+            }
+            let poll = self.last_poll();
+            if poll.slept && !poll.ports.contains(&port) {
+                // Each further signal finds the bit set, and wakes nobody.
+                let until = poll.deadline.expect("a pause has an end").0.min(end);
+                self.0
+                    .tsc
+                    .set(self.0.tsc.get() + until.saturating_sub(self.system_time()));
+            }
+        }
+        turns
     }
 
     pub(crate) fn last_poll(&self) -> Poll {

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use fata_events::select::select;
+use fata_events::select::{Either, select};
 use fata_events::xen::Channel;
 use fata_grant::{ByteLayout, ByteRing};
 use fata_hypercall::{Hypervisor, SharedPage};
@@ -95,6 +95,7 @@ impl<H: Hypervisor> Line<H> {
     }
 
     async fn converse(&self, connection: &mut Connection<'_>, shared: &Shared) -> Error {
+        let mut by_event = false;
         loop {
             let seen = self.channel.count();
             let kicked = shared.kick.count();
@@ -105,13 +106,17 @@ impl<H: Hypervisor> Line<H> {
             if progress.moved {
                 self.channel.notify();
             }
+            if progress.moved || by_event {
+                self.channel.served(progress.moved);
+            }
             if let Some(error) = stopped(connection.page) {
                 return error;
             }
             if progress.again {
                 fata_events::yield_now().await;
             } else {
-                select(self.channel.after(seen), shared.kick.after(kicked)).await;
+                let woken = select(self.channel.after(seen), shared.kick.after(kicked)).await;
+                by_event = matches!(woken, Either::First(_));
             }
         }
     }
