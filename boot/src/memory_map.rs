@@ -101,7 +101,7 @@ mod tests {
 
     /// What a PVH guest with `memory=8` on Xen 4.17 is told.
     #[test]
-    fn xl_guest() {
+    fn rule_82_xl_guest() {
         let map = [
             ram(0, 0x80_0000),
             other(0xfc00_0000, 0x9040),
@@ -116,7 +116,7 @@ mod tests {
 
     /// A PC of 6 GiB as Xen's PVH dom0 builder or QEMU tell it: a hole for firmware, a hole for devices, RAM above.
     #[test]
-    fn machine_with_memory_above_4_gib() {
+    fn rule_82_machine_with_memory_above_4_gib() {
         let map = [
             ram(0x1_0000_0000, 0x8000_0000),
             ram(0, 0x9_fc00),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_above_ram_and_nobodys() {
+    fn rule_27_holes_are_above_ram_and_nobodys() {
         let map = [ram(0, 0x7f_f000), other(0x90_0000, 0x1000), other(0xfc00_0000, 0x9000)];
         assert_eq!(hole(&map, 0x10_0000, 0xfc00_0000), Some(0x80_0000..0x90_0000));
         assert_eq!(hole(&map, 0x10_0001, 0xfc00_0000), Some(0xa0_0000..0xb0_0001));
@@ -196,7 +196,7 @@ mod tests {
     proptest! {
         /// A page is usable exactly if some entry calls each of its bytes RAM and nobody claims one of them.
         #[test]
-        fn agrees_with_the_definition(
+        fn rule_82_agrees_with_the_definition(
             map in entries(),
             reserved in prop::collection::vec((0_u64..160, 0_u64..20), 0..4),
             limit in 0_u64..60,

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_writable_and_executable() {
+    fn rule_87_nothing_is_writable_and_executable() {
         let mut model = Model::booted(16);
         refine(&mut model, &layout()).unwrap();
         map(&mut model, 1 << 32..6 << 30).unwrap();

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_without_end_is_cut() {
+    fn rule_83_a_command_line_without_end_is_cut() {
         use zerocopy::IntoBytes;
         let mut memory = Memory::new();
         memory.put(

@@ -1,4 +1,5 @@
 //! Output that waits for room in the ring.
+#![allow(clippy::indexing_slicing, reason = "no index comes from the ring's page")]
 
 use alloc::boxed::Box;
 use alloc::vec;

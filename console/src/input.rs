@@ -1,4 +1,5 @@
 //! What is typed, on its way out of the ring.
+#![allow(clippy::indexing_slicing, reason = "no index comes from the ring's page")]
 
 use fata_grant::RingError;
 

@@ -9,6 +9,9 @@
 //! Xen's own log from then on, as it does in a domain that has no console ring.
 #![no_std]
 #![forbid(unsafe_code)]
+// Nothing that a peer writes can cause a panic (rule 88).
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 extern crate alloc;
 

@@ -1,4 +1,5 @@
 //! What is written, on its way into the ring.
+#![allow(clippy::indexing_slicing, reason = "no index comes from the ring's page")]
 
 use fata_grant::{ByteLayout, ByteRing, RingError};
 use fata_hypercall::SharedPage;

@@ -39,6 +39,9 @@
 //! [`select`] and [`join`] come from the crate `embassy-futures`, which needs neither heap nor executor.
 #![no_std]
 #![forbid(unsafe_code)]
+// Nothing that a peer writes can cause a panic (rule 88).
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 extern crate alloc;
 

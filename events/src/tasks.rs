@@ -1,4 +1,5 @@
 //! The table of tasks.
+#![allow(clippy::indexing_slicing, reason = "no index comes from outside")]
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

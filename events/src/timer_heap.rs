@@ -1,4 +1,5 @@
 //! The running timers, soonest first.
+#![allow(clippy::indexing_slicing, reason = "no index comes from outside")]
 
 use alloc::vec::Vec;
 use core::task::Waker;

@@ -1,4 +1,5 @@
 //! Wakers that wait for the same thing.
+#![allow(clippy::indexing_slicing, reason = "no index comes from outside")]
 
 use alloc::vec::Vec;
 use core::cell::RefCell;

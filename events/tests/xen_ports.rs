@@ -232,7 +232,7 @@ fn rule_55_a_storm_on_an_idle_port_is_silent() {
 
 /// Rule 55: 10^6 events for a task that listens cost one poll of it per turn, and the others get their turns.
 #[test]
-fn rule_55_a_storm_gets_one_turn_per_turn() {
+fn xsa_332_a_storm_gets_one_turn_per_turn() {
     let hv = Fake::new();
     let mut xen = XenLoop::new(hv.clone());
     let noisy = xen.ports().alloc(DomId::DOM0).unwrap();
@@ -469,7 +469,7 @@ proptest! {
     /// that the loop does, also inside poll before it looks at the bits. Whenever the domain really sleeps, no peer's
     /// work may be left undone.
     #[test]
-    fn no_wake_up_is_lost(seed in any::<u64>(), ports in 1_usize..5, signals in 1_u32..60) {
+    fn rule_52_no_wake_up_is_lost(seed in any::<u64>(), ports in 1_usize..5, signals in 1_u32..60) {
         let hv = Fake::new();
         let mut xen = XenLoop::new(hv.clone());
         let ring = |index| (Port(index as u32 * 70 + 1), Cell::new(0), Cell::new(0));

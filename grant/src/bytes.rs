@@ -157,6 +157,7 @@ impl ByteRing {
     ///
     /// # Errors
     /// As [`writable`](Self::writable).
+    #[allow(clippy::indexing_slicing, reason = "cut to the shorter of the two lengths")]
     pub fn write(&mut self, page: &SharedPage, bytes: &[u8]) -> Result<usize, RingError> {
         let lane = self.layout.output;
         let len = bytes.len().min(self.writable(page)?);
@@ -176,6 +177,7 @@ impl ByteRing {
     ///
     /// # Errors
     /// As [`readable`](Self::readable).
+    #[allow(clippy::indexing_slicing, reason = "cut to the shorter of the two lengths")]
     pub fn read(&mut self, page: &SharedPage, bytes: &mut [u8]) -> Result<usize, RingError> {
         let lane = self.layout.input;
         let len = bytes.len().min(self.readable(page)?);

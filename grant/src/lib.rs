@@ -10,6 +10,9 @@
 //!
 //! Everything works with a [`Hypervisor`](fata_hypercall::Hypervisor) handle; there is no global state.
 #![no_std]
+// Nothing that a peer writes can cause a panic (rule 88).
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 extern crate alloc;
 

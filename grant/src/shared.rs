@@ -87,6 +87,7 @@ impl<H: Hypervisor, A: Access> Shared<H, A> {
     /// # Panics
     /// If there is no such page.
     #[must_use]
+    #[allow(clippy::indexing_slicing, reason = "documented: the index is the caller's own")]
     pub fn reference(&self, page: usize) -> GrantRef {
         self.references[page]
     }
@@ -141,6 +142,7 @@ impl<H: Hypervisor> Shared<H, ReadWrite> {
     /// # Panics
     /// If there is no such page.
     #[must_use]
+    #[allow(clippy::indexing_slicing, reason = "documented: the index is the caller's own")]
     pub fn page(&self, index: usize) -> &SharedPage {
         &self.all()[index]
     }
@@ -155,6 +157,7 @@ impl<H: Hypervisor> Shared<H, ReadWrite> {
     ///
     /// # Panics
     /// If there is no such page.
+    #[allow(clippy::indexing_slicing, reason = "documented: the index is the caller's own")]
     pub fn reclaim(&mut self, index: usize) -> Result<&mut [u8; PAGE_SIZE], Busy> {
         end_access(self.table.entry(self.references[index]))?;
         // SAFETY: there is a reference for each page of the run, so the index is inside it.
@@ -169,6 +172,7 @@ impl<H: Hypervisor> Shared<H, ReadWrite> {
     ///
     /// # Panics
     /// If there is no such page.
+    #[allow(clippy::indexing_slicing, reason = "documented: the index is the caller's own")]
     pub fn regrant(&mut self, index: usize) {
         let entry = self.table.entry(self.references[index]);
         // Domain and frame are still in the entry. Release: our last use of the bytes comes before the permission.

@@ -223,6 +223,10 @@ impl<H: Hypervisor> Table<H> {
 }
 
 impl<H: Hypervisor> Inner<H> {
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "only references that the table gave out get here"
+    )]
     fn entry(&self, reference: GrantRef) -> &EntryV1 {
         let index = reference.0 as usize;
         let frame = self.frames.borrow()[index / EntryV1::PER_PAGE];
@@ -242,6 +246,7 @@ impl<H: Hypervisor> Inner<H> {
     }
 
     /// Adds one page of entries.
+    #[allow(clippy::indexing_slicing, reason = "as long as it is counted")]
     fn grow(&self, wanted: usize) -> Result<(), Error> {
         let mut frames = self.frames.borrow_mut();
         let mut free = self.free.borrow_mut();

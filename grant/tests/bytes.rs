@@ -38,7 +38,7 @@ fn layouts_are_those_of_the_headers() {
 }
 
 #[test]
-fn a_short_write_says_so() {
+fn smr_0_1_0_a_short_write_says_so() {
     for layout in LAYOUTS {
         let page = starting_at(layout, 0xffff_fff0);
         let mut ring = ByteRing::attach(layout, &page).unwrap();
@@ -53,7 +53,7 @@ fn a_short_write_says_so() {
 }
 
 #[test]
-fn impossible_indices_are_an_error_at_attach_and_later() {
+fn rule_78_impossible_indices_are_an_error_at_attach_and_later() {
     let layout = ByteLayout::XENSTORE;
     let page = starting_at(layout, 9);
     let mut ring = ByteRing::attach(layout, &page).unwrap();
@@ -75,7 +75,7 @@ fn impossible_indices_are_an_error_at_attach_and_later() {
 }
 
 #[test]
-fn own_indices_are_never_read_back() {
+fn rule_01_own_indices_are_never_read_back() {
     let layout = ByteLayout::CONSOLE;
     let page = SharedPage::new_zeroed();
     let mut ring = ByteRing::attach(layout, &page).unwrap();

@@ -112,7 +112,7 @@ fn nothing_more_than_slots_is_outstanding() {
 }
 
 #[test]
-fn own_indices_are_never_read_back() {
+fn rule_01_own_indices_are_never_read_back() {
     let page = SharedPage::new_zeroed();
     let mut front = Front::new(&page);
     let mut back = Back::attach(&page).unwrap();
@@ -129,7 +129,7 @@ fn own_indices_are_never_read_back() {
 
 /// Rule 2: consumer + outstanding + 1, consumer - 1, and far away.
 #[test]
-fn an_impossible_producer_breaks_the_ring() {
+fn rule_02_an_impossible_producer_breaks_the_ring() {
     for start in [0, 1 << 31, u32::MAX - 3] {
         for jump in [4, 257, 1 << 31, u32::MAX] {
             let page = SharedPage::new_zeroed();
@@ -162,7 +162,7 @@ fn an_impossible_producer_breaks_the_ring() {
 }
 
 #[test]
-fn an_impossible_producer_breaks_the_backend_too() {
+fn xsa_39_an_impossible_producer_breaks_the_backend_too() {
     let page = SharedPage::new_zeroed();
     let mut front = Front::new(&page);
     let mut back = Back::attach(&page).unwrap();
@@ -184,7 +184,7 @@ fn an_impossible_producer_breaks_the_backend_too() {
 }
 
 #[test]
-fn a_producer_that_goes_back_breaks_the_ring() {
+fn rule_02_a_producer_that_goes_back_breaks_the_ring() {
     let page = SharedPage::new_zeroed();
     let mut front = Front::new(&page);
     for request in 0..8 {
@@ -261,7 +261,7 @@ fn nx_15_the_final_check_sees_what_came_in_between() {
 
 /// Two threads, real barriers: everybody sleeps only until notified, and the run ends.
 #[test]
-fn two_threads_lose_nothing() {
+fn rule_08_two_threads_lose_nothing() {
     use std::sync::mpsc::channel;
     const COUNT: u64 = 100_000;
     let page = SharedPage::new_zeroed();
@@ -341,7 +341,7 @@ fn around_wrap() -> impl Strategy<Value = u32> {
 proptest! {
     /// Against queues that cannot wrap: nothing lost, repeated or reordered, and each notification is due.
     #[test]
-    fn a_ring_is_two_queues(start in around_wrap(), steps in prop::collection::vec(step(), 1..2000)) {
+    fn smr_f8c62c2_a_ring_is_two_queues_across_every_wrap(start in around_wrap(), steps in prop::collection::vec(step(), 1..2000)) {
         let page = SharedPage::new_zeroed();
         let mut front = Front::starting_at(&page, start);
         let mut back = Back::attach(&page).unwrap();

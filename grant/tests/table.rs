@@ -36,7 +36,7 @@ fn an_entry_says_who_what_and_how() {
 }
 
 #[test]
-fn references_of_the_toolstack_are_never_given_out() {
+fn rule_30_references_of_the_toolstack_are_never_given_out() {
     let (machine, table) = machine();
     // Left by a kernel that ran before us.
     machine.entry(GrantRef(20)).flags.store(1, SeqCst);
@@ -48,7 +48,7 @@ fn references_of_the_toolstack_are_never_given_out() {
 }
 
 #[test]
-fn the_table_grows_to_its_limit_and_gives_the_pages_back_when_full() {
+fn rule_26_the_table_grows_to_its_limit_and_gives_the_pages_back_when_full() {
     let (machine, table) = machine();
     assert_eq!(machine.frames_made(), 0, "nothing is made before it is needed");
     let all = 4 * 512 - 8;
@@ -284,7 +284,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     /// No page is both free and granted (the machine checks on every free); every reference is in exactly one place.
     #[test]
-    fn references_are_conserved(steps in prop::collection::vec(step(), 1..120)) {
+    fn rule_21_references_are_conserved(steps in prop::collection::vec(step(), 1..120)) {
         let (machine, table) = machine();
         let mut shares = Vec::new();
         let mut mapped = Vec::new();
@@ -331,7 +331,7 @@ proptest! {
 
 #[test]
 #[should_panic(expected = "has an owner")]
-fn a_domain_has_one_table() {
+fn rule_75_a_domain_has_one_table() {
     let machine = Machine::new();
     let _first = Table::new(machine.clone());
     let _second = Table::new(machine);

@@ -17,6 +17,9 @@
 //! with its own. It loads the fifth argument of a hypercall into the wrong register, needs an external hypercall
 //! page, and has nothing on grants, rings or `hvm_start_info`.
 #![no_std]
+// Nothing that a peer writes can cause a panic (rule 88).
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 pub mod abi;
 mod errno;

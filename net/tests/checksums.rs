@@ -45,7 +45,7 @@ fn expected(flag: RxChecksum, sum: Sum, protocol: IpProtocol, v6: bool) -> bool 
 }
 
 #[test]
-fn flags_times_sums_times_protocols() {
+fn rule_39_flags_times_sums_times_protocols() {
     let mut cases = 0;
     for flag in [RxChecksum::Unknown, RxChecksum::Validated, RxChecksum::Blank] {
         for sum in [Sum::Right, Sum::Wrong, Sum::Partial, Sum::Zero] {

@@ -31,6 +31,9 @@
 //! memory but what was shared with it.
 #![no_std]
 #![forbid(unsafe_code)]
+// Nothing that a peer writes can cause a panic (rule 88).
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 extern crate alloc;
 

@@ -73,6 +73,7 @@ impl<H: Hypervisor> Tx<H> {
     ///
     /// # Panics
     /// If `len` is more than the connection's MTU and an Ethernet header.
+    #[allow(clippy::indexing_slicing, reason = "documented: the length is the caller's own")]
     pub(crate) fn send<R>(
         &mut self,
         counters: &Counters,

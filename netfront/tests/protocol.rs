@@ -63,7 +63,7 @@ fn dropped(slots: &[RxSlot]) -> (Dropped, Vec<Buffer>) {
 }
 
 #[test]
-fn golden_vectors_of_netif_h() {
+fn rule_38_golden_vectors_of_netif_h() {
     // gref 0x0a0b0c0d, offset 2048, flags csum_blank | data_validated | more_data, id 5, size 1514
     let flags = TxFlags::CSUM_BLANK | TxFlags::DATA_VALIDATED | TxFlags::MORE_DATA;
     let request = TxRequest {
@@ -84,7 +84,7 @@ fn golden_vectors_of_netif_h() {
 
 /// NX b51facf: the two directions have these bits the other way round.
 #[test]
-fn flags_of_the_two_directions_are_swapped() {
+fn rule_37_flags_of_the_two_directions_are_swapped() {
     assert_eq!((TxFlags::CSUM_BLANK.bits(), TxFlags::DATA_VALIDATED.bits()), (1, 2));
     assert_eq!((RxFlags::DATA_VALIDATED.bits(), RxFlags::CSUM_BLANK.bits()), (1, 2));
     assert_eq!(
@@ -121,7 +121,7 @@ fn extras_take_slots_and_give_their_buffers_back() {
 }
 
 #[test]
-fn impossible_extras_are_faults() {
+fn rule_32_impossible_extras_are_faults() {
     let first = data(0, 60, RxFlags::EXTRA_INFO);
     let fault = |slots: &[RxSlot]| run(slots).0.unwrap_err();
     assert_eq!(fault(&[first]), Fault::RxTruncated);
@@ -136,7 +136,7 @@ fn impossible_extras_are_faults() {
 }
 
 #[test]
-fn segments_that_nobody_asked_for_are_dropped() {
+fn rule_35_segments_that_nobody_asked_for_are_dropped() {
     let first = data(0, 4096, MORE | RxFlags::EXTRA_INFO);
     assert_eq!(
         dropped(&[first, extra(1, 0), data(0, 4096, LAST)]),
@@ -147,7 +147,7 @@ fn segments_that_nobody_asked_for_are_dropped() {
 
 /// Rule 17: -1 is an error, not 65535 bytes.
 #[test]
-fn a_negative_status_drops_the_packet_and_keeps_the_next() {
+fn rule_17_a_negative_status_drops_the_packet_and_keeps_the_next() {
     assert_eq!(dropped(&[data(0, -1, LAST)]), (Dropped::Status(-1), vec![100]));
     let slots = [
         data(0, 100, MORE),
@@ -163,7 +163,7 @@ fn a_negative_status_drops_the_packet_and_keeps_the_next() {
 
 /// Rule 34.
 #[test]
-fn bytes_stay_in_their_page() {
+fn rule_34_bytes_stay_in_their_page() {
     assert!(run(&[data(4082, 14, LAST)]).0.is_ok());
     for (offset, len) in [(4083, 14), (4097, 0), (0, 4097), (65535, 32767), (1, 4096)] {
         assert_eq!(
@@ -178,7 +178,7 @@ fn bytes_stay_in_their_page() {
 
 /// Rule 33.
 #[test]
-fn packets_have_a_length_and_a_number_of_slots() {
+fn rule_33_packets_have_a_length_and_a_number_of_slots() {
     let full = |n: usize| {
         let mut slots = vec![data(0, 4096, MORE); n];
         slots[n - 1] = data(0, 4095, LAST);
@@ -247,7 +247,7 @@ proptest! {
     }
 
     #[test]
-    fn a_packet_is_cut_at_page_boundaries(start in 0..100_000_usize, len in 1..=65535_usize) {
+    fn rule_38_a_packet_is_cut_at_page_boundaries(start in 0..100_000_usize, len in 1..=65535_usize) {
         let pieces: Vec<_> = split(start, len).collect();
         prop_assert_eq!(usize::from(pieces[0].size), len, "the first slot has the size of all: NX 2.1.4");
         let mut at = start;
@@ -265,7 +265,7 @@ proptest! {
 
     /// Whatever the MTU: a frame has room, stays within what a backend takes, and the ring has slots for all.
     #[test]
-    fn buffers_fit_every_mtu(mtu in 68..=65521_usize, count in 1..=256_usize) {
+    fn rule_31_buffers_fit_every_mtu(mtu in 68..=65521_usize, count in 1..=256_usize) {
         let longest = mtu + 14;
         let layout = Layout::new(longest, count, 256);
         prop_assert!(layout.stride >= longest && layout.count >= 1 && layout.count <= count);
@@ -307,7 +307,7 @@ fn keys_are_those_of_netif_h() {
 }
 
 #[test]
-fn addresses_and_sizes_are_parsed_with_length_and_range() {
+fn rule_69_addresses_and_sizes_are_parsed_with_length_and_range() {
     assert_eq!(parse_mac(b"00:16:3e:01:02:FF"), Some([0, 0x16, 0x3e, 1, 2, 255]));
     for junk in [
         "",

@@ -51,7 +51,7 @@ fn expect_fault(sim: &Sim, guest: &Guest, device: &Device, backend: Backend, fau
 
 /// Rule 2.
 #[test]
-fn a_producer_that_jumps() {
+fn xsa_376_a_producer_that_jumps() {
     for jump in [65, 1 << 31, u32::MAX] {
         let (sim, guest, device, backend) = connected(1);
         let page = backend.rx.page().shared();
@@ -77,7 +77,7 @@ fn a_producer_that_jumps() {
 }
 
 #[test]
-fn received_bytes_outside_their_page() {
+fn rule_34_received_bytes_outside_their_page() {
     let (sim, guest, device, mut backend) = connected(3);
     backend.fill_buffer(0, &[]);
     backend.respond(RxResponse {
@@ -96,7 +96,7 @@ fn received_bytes_outside_their_page() {
 }
 
 #[test]
-fn extras_without_end() {
+fn rule_32_extras_without_end() {
     let (sim, guest, device, mut backend) = connected(4);
     backend.fill_buffer(0, &frame(60, 1));
     backend.respond(RxResponse {
@@ -117,7 +117,7 @@ fn extras_without_end() {
 }
 
 #[test]
-fn a_packet_that_ends_in_the_middle() {
+fn rule_33_a_packet_that_ends_in_the_middle() {
     let (sim, guest, device, mut backend) = connected(5);
     backend.fill_buffer(0, &frame(60, 1));
     backend.respond(RxResponse {
@@ -131,7 +131,7 @@ fn a_packet_that_ends_in_the_middle() {
 
 /// MSA00, rules 14 and 15: ids out of range, never sent, answered twice.
 #[test]
-fn transmit_ids_that_are_not_in_flight() {
+fn msa_00_transmit_ids_that_are_not_in_flight() {
     for (ids, wrong) in [(vec![64], 64), (vec![0xffff], 0xffff), (vec![1], 1), (vec![0, 0], 0)] {
         let (sim, guest, device, mut backend) = connected(6);
         guest.mode.set(Mode::Reflect);
@@ -154,7 +154,7 @@ fn transmit_ids_that_are_not_in_flight() {
 }
 
 #[test]
-fn a_transmit_status_that_there_is_not() {
+fn rule_17_a_transmit_status_that_there_is_not() {
     let (sim, guest, device, mut backend) = connected(7);
     guest.to_send.borrow_mut().push(100);
     backend.deliver(&frame(60, 1));
@@ -174,7 +174,7 @@ fn a_transmit_status_that_there_is_not() {
 
 /// Rule 18.
 #[test]
-fn a_refused_frame_is_a_number() {
+fn rule_18_a_refused_frame_is_a_number() {
     let (sim, guest, _device, mut backend) = connected(8);
     for i in 0..200 {
         backend.deliver(&frame(60, i));
@@ -397,7 +397,7 @@ fn a_stalled_backend_is_waited_for_without_spinning() {
 
 /// Rule 40: a backend that has not said Connected gets nothing.
 #[test]
-fn nothing_is_sent_before_the_backend_is_connected() {
+fn rule_40_nothing_is_sent_before_the_backend_is_connected() {
     let sim = Sim::new(14);
     let domain = sim.domain("guest");
     let device = Device::add(&sim, &domain);
@@ -471,7 +471,7 @@ fn a_new_life_after_a_fault() {
 
 /// The device vanishes from under a running connection.
 #[test]
-fn a_device_that_is_removed_at_once() {
+fn rule_71_a_device_that_is_removed_at_once() {
     let (sim, guest, device, backend) = connected(17);
     guest.to_send.borrow_mut().extend([100; 10]);
     device.forget(&sim);
@@ -539,7 +539,7 @@ fn any_ring_content_is_survived() {
 /// Rule 12: responses that a flush takes between a transmit that found no room and the wait for it are room all the same,
 /// and no event will follow them.
 #[test]
-fn room_that_a_flush_makes_is_told() {
+fn rule_12_room_that_a_flush_makes_is_told() {
     let sim = Sim::new(17);
     let domain = sim.domain("guest");
     let device = Device::add(&sim, &domain);

@@ -78,7 +78,7 @@ fn fill(chunk: usize, headroom: usize) -> VifConfig {
 }
 
 #[test]
-fn connects_carries_frames_and_leaves_nothing() {
+fn rule_73_connects_carries_frames_and_leaves_nothing() {
     fata_sim::check(0..40, |sim| {
         let (guest, netback) = Guest::with_netback(sim, VifConfig::default());
         let host = Host::start(sim);
@@ -205,7 +205,7 @@ fn a_jumbo_frame_takes_several_slots_both_ways() {
 
 /// nx#122, #123, #126: what is said about a checksum is passed on, per frame, both ways.
 #[test]
-fn checksum_flags_go_both_ways() {
+fn rule_39_checksum_flags_go_both_ways() {
     let sim = Sim::new(3);
     let (guest, netback) = Guest::with_netback(&sim, VifConfig::default());
     let host = Host::start(&sim);
@@ -305,7 +305,7 @@ fn without_scatter_gather_the_mtu_is_that_of_ethernet() {
 }
 
 #[test]
-fn no_such_interface_is_said_at_once() {
+fn rule_74_no_such_interface_is_said_at_once() {
     let sim = Sim::new(1);
     let domain = sim.domain("guest");
     let guest = Guest::boot(&sim, &domain, Options::default());
@@ -367,7 +367,7 @@ fn a_backend_on_paper_only_is_said_to_be_missing() {
 }
 
 #[test]
-fn junk_in_the_keys_is_an_error_that_names_the_key() {
+fn rule_69_junk_in_the_keys_is_an_error_that_names_the_key() {
     for (key, value) in [
         ("mac", "00:16:3e:00:00"),
         ("mac", "ff:ff:ff:ff:ff:ff"),
@@ -388,7 +388,7 @@ fn junk_in_the_keys_is_an_error_that_names_the_key() {
 
 /// Rule 26: whatever allocation fails, it is a typed error and nothing is left.
 #[test]
-fn want_of_memory_or_ports_is_an_error() {
+fn rule_26_want_of_memory_or_ports_is_an_error() {
     let sim = Sim::new(2);
     let mut failed = 0;
     for (call, nth) in [

@@ -49,6 +49,9 @@
 //! Not here: requests that only the toolstack may send, and suspend (the ring can be taken up anew by a reconnect).
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+// Nothing that a peer writes can cause a panic (rule 88).
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 extern crate alloc;
 

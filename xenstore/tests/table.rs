@@ -22,7 +22,7 @@ fn after(own: State, action: Action, two_steps: bool) -> State {
 }
 
 #[test]
-fn the_table_is_total() {
+fn the_table_is_total_rule_71() {
     assert_eq!(every().count(), 9 * 9 * 4);
     for (own, backend, event) in every() {
         let _ = action(own, backend, event); // and no combination panics
@@ -76,7 +76,7 @@ fn a_backend_that_ends_or_vanishes_ends_the_connection() {
 }
 
 #[test]
-fn a_device_that_was_removed_ends_in_every_state_rule_72() {
+fn xsa_465_a_device_that_was_removed_ends_in_every_state_rule_72() {
     for (_, backend, event) in every() {
         assert_eq!(action(State::Unknown, backend, event), Action::Finish);
     }

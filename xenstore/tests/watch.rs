@@ -11,7 +11,7 @@ use fata_xenstore::Error;
 use fata_xenstore::wire::Reply;
 
 #[test]
-fn a_flood_of_events_is_one_rule_62() {
+fn xsa_349_a_flood_of_events_is_one_rule_62() {
     let mut rig = Rig::new();
     let store = rig.client();
     let looks = Rc::new(RefCell::new(0));

@@ -26,7 +26,7 @@ fn an_empty_line_means_the_defaults() {
 
 /// Solo5 0.7.2 lost the first word where the loader passes no program name (rule 83).
 #[test]
-fn the_first_word_is_an_argument() {
+fn s5_0_7_2_the_first_word_is_an_argument_rule_83() {
     let args = Args::parse("hostname=first log=off").unwrap();
     assert_eq!(args.hostname(), Some("first"));
     assert!(message("bogus ipv4=dhcp").starts_with("boot argument bogus: there is no such argument"));

@@ -146,6 +146,7 @@ const EXPIRED: Rows = [
 /// assert_eq!(action(State::Connected, State::Connected, Event::Found), Action::Close, "somebody was here before");
 /// ```
 #[must_use]
+#[allow(clippy::indexing_slicing, reason = "nine states, nine rows of nine")]
 pub const fn action(own: State, backend: State, event: Event) -> Action {
     let rows = match event {
         Event::Found => &FOUND,
