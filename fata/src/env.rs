@@ -2,10 +2,10 @@
 
 use alloc::rc::Rc;
 use alloc::string::String;
-#[cfg(feature = "net")]
 use alloc::vec::Vec;
 #[cfg(feature = "net")]
 use core::cell::RefCell;
+use core::cell::{Cell, OnceCell};
 use core::fmt;
 use core::future::Future;
 use core::time::Duration;
@@ -38,13 +38,16 @@ pub(crate) struct Inner {
     pub(crate) shutdown: Shutdown,
     #[cfg(feature = "net")]
     pub(crate) networks: RefCell<Vec<Network>>,
-    random: Random,
+    /// Made when somebody asks for it, so that a program that never does has no cipher in its image.
+    random: OnceCell<Random>,
+    /// What its seed is made of, until then.
+    entropy: Cell<Vec<u8>>,
 }
 
 impl Env {
-    /// An environment on `port`, with tasks on the loop that `handle` belongs to. For ports; an application is given
-    /// its `Env`.
-    pub fn new(port: Rc<dyn Port>, handle: Handle, args: Args, random: Random) -> Self {
+    /// An environment on `port`, with tasks on the loop that `handle` belongs to, whose random numbers begin with
+    /// `entropy` ([`Random::from_entropy`]). For ports; an application is given its `Env`.
+    pub fn new(port: Rc<dyn Port>, handle: Handle, args: Args, entropy: Vec<u8>) -> Self {
         Self(Rc::new(Inner {
             args,
             handle,
@@ -52,7 +55,8 @@ impl Env {
             shutdown: Shutdown::default(),
             #[cfg(feature = "net")]
             networks: RefCell::default(),
-            random,
+            random: OnceCell::new(),
+            entropy: Cell::new(entropy),
         }))
     }
 
@@ -153,7 +157,8 @@ impl Env {
     /// Cryptographically secure random numbers.
     #[must_use]
     pub fn random(&self) -> Random {
-        self.0.random.clone()
+        let random = || Random::from_entropy(&self.0.entropy.take());
+        self.0.random.get_or_init(random).clone()
     }
 
     /// The heap.

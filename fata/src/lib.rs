@@ -49,7 +49,7 @@
 //! let sim = Sim::new(1);
 //! let domain = sim.domain("guest");
 //! let console = Consoled::start(&sim, &domain).unwrap();
-//! let facts = Facts { command_line: "-- you".into(), seed: [0; 32], memory: Memory::default };
+//! let facts = Facts { command_line: "-- you".into(), entropy: vec![0; 32], memory: Memory::default };
 //! let mut guest = start(domain.clone(), facts, |env| async move {
 //!     env.sleep(Duration::from_secs(1)).await;
 //!     env.console().print(&format!("Hello, {}!\n", env.args().application()[0]));

@@ -10,7 +10,7 @@ use rand_core::{Rng, SeedableRng, TryCryptoRng, TryRng};
 /// Bytes of a seed.
 pub const SEED_BYTES: usize = 32;
 
-/// The machine's cryptographically secure random numbers: ChaCha20, seeded from the processor when the image boots.
+/// The machine's cryptographically secure random numbers: ChaCha20, seeded from what the processor gave at boot.
 ///
 /// It implements the traits of `rand_core` 0.10, so that the crate `rand` and cryptographic crates take it as it is.
 /// Clones share one stream.
@@ -26,6 +26,20 @@ pub const SEED_BYTES: usize = 32;
 pub struct Random(Rc<RefCell<ChaCha20Rng>>);
 
 impl Random {
+    /// A stream that begins where `entropy` says: numbers from sources of which any may be weak, and one should be good.
+    ///
+    /// ```
+    /// use fata::random::Random;
+    /// use rand_core::Rng;
+    /// let sources = [b"what the processor says".as_slice(), &0x1234_u64.to_le_bytes()].concat();
+    /// let mut random = Random::from_entropy(&sources);
+    /// assert_ne!(random.next_u64(), Random::from_entropy(b"something else").next_u64());
+    /// ```
+    #[must_use]
+    pub fn from_entropy(entropy: &[u8]) -> Self {
+        Self::from_seed(seed(entropy))
+    }
+
     /// A stream that this seed decides. As good as the seed: an application takes
     /// `Env::random` instead.
     #[must_use]
@@ -69,78 +83,40 @@ impl core::fmt::Debug for Random {
     }
 }
 
-/// Gathers a seed from sources of which any may be weak.
+/// A seed out of what was gathered.
 ///
-/// Each 32 bytes that are mixed in are added to the key (exclusive or), and the key's own ChaCha20 stream gives the
-/// next key. What was mixed in before cannot be taken out again by a source that is in an enemy's hands, and one good
-/// source is enough.
-///
-/// ```
-/// use fata::random::Seed;
-/// let mut seed = Seed::new();
-/// seed.mix(b"what the processor says");
-/// seed.mix(&0x1234_u64.to_le_bytes());
-/// let one = seed.finish();
-/// let mut other = Seed::new();
-/// other.mix(b"what the processor says");
-/// assert_ne!(one, other.finish());
-/// ```
-#[derive(Default)]
-pub struct Seed {
-    key: [u8; SEED_BYTES],
-    mixed: u64,
-}
-
-impl Seed {
-    /// Nothing gathered yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+/// Each 32 bytes are added to the key (exclusive or), and the key's own ChaCha20 stream gives the next key. So what came
+/// before cannot be taken out again by a source that is in an enemy's hands, and one good source is enough.
+fn seed(entropy: &[u8]) -> [u8; SEED_BYTES] {
+    let mut key = [0; SEED_BYTES];
+    for (index, chunk) in entropy.chunks(SEED_BYTES).enumerate() {
+        key.iter_mut().zip(chunk).for_each(|(key, byte)| *key ^= byte);
+        let mut stream = ChaCha20Rng::from_seed(key);
+        // The stream number separates equal chunks at different places, and their lengths.
+        stream.set_stream((index as u64 + 1) << 8 | chunk.len() as u64);
+        stream.fill_bytes(&mut key);
     }
-
-    /// Mixes in what a source says.
-    pub fn mix(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(SEED_BYTES) {
-            self.key.iter_mut().zip(chunk).for_each(|(key, byte)| *key ^= byte);
-            // The stream number separates equal chunks at different places, and their lengths.
-            self.mixed = self.mixed.wrapping_add(1);
-            let mut stream = ChaCha20Rng::from_seed(self.key);
-            stream.set_stream(self.mixed << 8 | chunk.len() as u64);
-            stream.fill_bytes(&mut self.key);
-        }
-    }
-
-    /// The seed.
-    #[must_use]
-    pub fn finish(self) -> [u8; SEED_BYTES] {
-        self.key
-    }
+    key
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn seed(parts: &[&[u8]]) -> [u8; SEED_BYTES] {
-        let mut seed = Seed::new();
-        parts.iter().for_each(|part| seed.mix(part));
-        seed.finish()
-    }
-
     #[test]
-    fn every_bit_of_every_part_counts() {
-        let base = seed(&[&[0; 64], &[0; 8]]);
-        let mut seen = alloc::vec![base];
-        for bit in 0..512 {
-            let mut part = [0; 64];
-            part[bit / 8] ^= 1 << (bit % 8);
-            let other = seed(&[&part, &[0; 8]]);
+    fn every_bit_of_the_entropy_counts() {
+        let base = [0; 72];
+        let mut seen = alloc::vec![seed(&base)];
+        for bit in 0..8 * base.len() {
+            let mut other = base;
+            other[bit / 8] ^= 1 << (bit % 8);
+            let other = seed(&other);
             assert!(!seen.contains(&other), "bit {bit}");
             seen.push(other);
         }
-        assert_ne!(seed(&[b"a", b"b"]), seed(&[b"b", b"a"]));
-        assert_ne!(seed(&[b"a"]), seed(&[b"a\0"]));
-        assert_ne!(seed(&[&[0; 32]]), seed(&[&[0; 32], &[0; 32]]));
+        assert_ne!(seed(b"a"), seed(b"a\0"));
+        assert_ne!(seed(&[0; 32]), seed(&[0; 64]));
+        assert_ne!(seed(&[[1; 32], [2; 32]].concat()), seed(&[[2; 32], [1; 32]].concat()));
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl<'a> Guest<'a> {
     {
         let facts = Facts {
             command_line: command_line.into(),
-            seed: [1; 32],
+            entropy: vec![1; 32],
             memory,
         };
         let mut guest = start(self.domain.clone(), facts, main);

@@ -32,14 +32,12 @@ fata_pvh_entry:
     mov esp, offset __stack_top
     mov ebp, ebx                        # the start info's address survives here
 
-    # PML4[0] -> PDPT; PDPT[0..4] -> four page directories.
-    mov edi, offset {pml4}
-    mov eax, offset {pdpt}
-    or eax, {PRESENT_WRITE}
+    # Six tables in a row: PML4[0] -> PDPT; PDPT[0..4] -> four page directories.
+    mov edi, offset __page_tables
+    lea eax, [edi + 0x1000 + {PRESENT_WRITE}]
     mov [edi], eax
-    mov edi, offset {pdpt}
-    mov eax, offset {directories}
-    or eax, {PRESENT_WRITE}
+    add edi, 0x1000
+    add eax, 0x1000
     mov ecx, 4
 2:  mov [edi], eax
     add edi, 8
@@ -47,7 +45,7 @@ fata_pvh_entry:
     loop 2b
 
     # 2048 pages of 2 MiB: present, writable, large; no-execute (bit 63) unless the page holds text.
-    mov edi, offset {directories}
+    mov edi, offset __page_tables + 0x2000
     xor eax, eax
     mov ecx, 2048
 3:  mov edx, eax
@@ -69,7 +67,7 @@ fata_pvh_entry:
     # code that asks for it by target feature; the rest of the image is soft-float.
     mov eax, {CR4}
     mov cr4, eax
-    mov eax, offset {pml4}
+    mov eax, offset __page_tables
     mov cr3, eax
     mov ecx, 0xc0000080
     rdmsr
@@ -102,9 +100,6 @@ fata_long_mode:
     ud2
     .popsection
 "#,
-    pml4 = sym super::tables::PML4,
-    pdpt = sym super::tables::PDPT,
-    directories = sym super::tables::DIRECTORIES,
     gdt_pointer = sym super::descriptors::GDT_POINTER,
     start = sym super::start,
     PRESENT_WRITE = const 0x03,

@@ -8,10 +8,16 @@ unsafe extern "C" {
     static __image_start: u8;
     static __text_start: u8;
     static __text_end: u8;
+    static __page_tables: u8;
     static __stack_guard: u8;
     static __stack_bottom: u8;
     static __stack_top: u8;
     static __image_end: u8;
+}
+
+/// The tables that the entry code fills; the first is the root.
+pub(crate) fn page_tables() -> u64 {
+    (&raw const __page_tables).addr() as u64
 }
 
 /// The page under the stack, which is not mapped.

@@ -1,27 +1,12 @@
 //! The page tables that the processor uses.
 
 use core::arch::asm;
-use core::cell::UnsafeCell;
 use core::ptr;
 
+use super::image;
 use crate::paging::{ENTRIES, Tables};
 
-/// Tables in a row, which the entry code fills before there is an allocator.
-#[repr(C, align(4096))]
-pub(super) struct BootTables<const N: usize>(UnsafeCell<[[u64; ENTRIES]; N]>);
-
-// SAFETY: never accessed through a Rust reference: the entry code and, by address, Live write it, on the one CPU there
-// is.
-unsafe impl<const N: usize> Sync for BootTables<N> {}
-
-/// The top-level table.
-pub(super) static PML4: BootTables<1> = BootTables(UnsafeCell::new([[0; ENTRIES]; 1]));
-/// For the first 512 GiB.
-pub(super) static PDPT: BootTables<1> = BootTables(UnsafeCell::new([[0; ENTRIES]; 1]));
-/// For the first 4 GiB.
-pub(super) static DIRECTORIES: BootTables<4> = BootTables(UnsafeCell::new([[0; ENTRIES]; 4]));
-
-/// The live tables, with a source of pages for more of them.
+/// The live tables, which the entry code has begun, with a source of pages for more of them.
 pub(crate) struct Live<F> {
     /// Gives the address of a zeroed page below 4 GiB, which nobody else uses from then on.
     pub(crate) new_page: F,
@@ -29,7 +14,7 @@ pub(crate) struct Live<F> {
 
 impl<F: FnMut() -> Option<u64>> Tables for Live<F> {
     fn root(&self) -> u64 {
-        PML4.0.get() as u64
+        image::page_tables()
     }
 
     fn get(&self, table: u64, index: usize) -> u64 {

@@ -28,14 +28,14 @@ fn a_malformed_argument_is_named(bench: &Bench<'_>) -> Result<(), Failure> {
         "log=loud",
         "ipv4=10.0.0.2/24 'unfinished",
     ] {
-        let console = bench.start(bench.guest("hello")?.arguments(bad))?.ends_with(2)?;
+        let console = bench.start(bench.guest("http")?.arguments(bad))?.ends_with(2)?;
         ensure!(console.contains("error"), "`{bad}`:\n{console}");
     }
     Ok(())
 }
 
 fn help_is_on_the_console(bench: &Bench<'_>) -> Result<(), Failure> {
-    let console = bench.start(bench.guest("hello")?.arguments("--help"))?.ends_with(0)?;
+    let console = bench.start(bench.guest("http")?.arguments("--help"))?.ends_with(0)?;
     ensure!(
         console.contains("ipv4=") && console.contains("log="),
         "no help:\n{console}"

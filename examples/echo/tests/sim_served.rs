@@ -20,7 +20,7 @@ fn boot(sim: &Sim) -> (Host, Domain) {
     };
     let facts = Facts {
         command_line: "ipv4=10.0.0.2/24 ipv6=none".into(),
-        seed: [9; 32],
+        entropy: vec![9; 32],
         memory,
     };
     let mut guest = start(domain.clone(), facts, echo::serve);

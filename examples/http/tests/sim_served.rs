@@ -34,7 +34,7 @@ impl Site {
         let _vif = sim.add_vif(&domain, VifConfig::default());
         let facts = Facts {
             command_line: "ipv4=10.0.0.2/24 ipv6=none".into(),
-            seed: [9; 32],
+            entropy: vec![9; 32],
             memory,
         };
         let mut guest = start(domain.clone(), facts, http::serve);

@@ -19,12 +19,14 @@
 //! | `help` | prints this table and ends with status 0 | |
 //!
 //! The network arguments are those of the interface `net0`. Another interface's are named with it:
-//! `net1.ipv4=10.0.1.2/24`. On Xen, `netN` is the domain's `device/vif/N`.
+//! `net1.ipv4=10.0.1.2/24`. On Xen, `netN` is the domain's `device/vif/N`. A program that is built without the feature
+//! `net` has none of them, and says so.
 //!
 //! Words are separated by white space. `'…'` keeps everything, `"…"` keeps everything but a backslash before `"` or
 //! `\`, and outside of quotes a backslash keeps the character after it. As in a shell, quotes may begin inside a word.
 
 mod filter;
+#[cfg(feature = "net")]
 mod interface;
 mod words;
 
@@ -34,23 +36,29 @@ use core::fmt;
 
 pub use filter::Filter;
 pub(crate) use filter::short_target;
+#[cfg(feature = "net")]
 pub use interface::{InterfaceArgs, Ipv4, Ipv6};
 
 /// The longest command line that is taken, in bytes.
 pub const MAX_COMMAND_LINE: usize = 8192;
 
 /// The most interfaces: `net0` to `net15`.
+#[cfg(feature = "net")]
 pub const MAX_INTERFACES: usize = 16;
 
-/// What `help` prints.
-pub const HELP: &str = "\
-boot arguments:
+/// What `help` prints about the network.
+#[cfg(feature = "net")]
+pub const NETWORK_HELP: &str = "  \
   ipv4=ADDRESS/PREFIX|dhcp|none   IPv4 of net0 (default: dhcp)
   gateway=ADDRESS                 IPv4 router, with a static ipv4=
   ipv6=ADDRESS/PREFIX|auto|none   IPv6 of net0 (default: auto)
   gateway6=ADDRESS                IPv6 router, with a static ipv6=
   dns=ADDRESS,...                 name servers (default: those of DHCP)
   netN.ARGUMENT=...               any of the above for interface netN
+";
+
+/// The rest of what `help` prints.
+pub const HELP: &str = "  \
   hostname=NAME                   the machine's name (default: the domain's)
   log=LEVEL,TARGET=LEVEL,...      off, error, warn, info, debug or trace
   help                            prints this
@@ -75,6 +83,7 @@ boot arguments:
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Args {
     line: String,
+    #[cfg(feature = "net")]
     interfaces: Vec<InterfaceArgs>,
     hostname: Option<String>,
     log: Filter,
@@ -95,26 +104,27 @@ impl Args {
             line: line.trim_ascii().to_string(),
             ..Self::default()
         };
-        let mut seen: Vec<String> = Vec::new();
-        let mut words = words::split(line)?.into_iter();
-        for word in words.by_ref() {
-            if word == "--" {
-                break;
-            }
+        let mut words = words::split(line)?;
+        if let Some(end) = words.iter().position(|word| word == "--") {
+            args.application = words.split_off(end + 1);
+            words.truncate(end);
+        }
+        let mut seen = Vec::new();
+        for word in &words {
             if matches!(word.as_str(), "help" | "--help" | "-h") {
                 args.help = true;
                 continue;
             }
             let Some((key, value)) = word.split_once('=') else {
-                return Err(Error::of(&word, Problem::Unknown));
+                return Err(Error::of(word, Problem::Unknown));
             };
-            if seen.iter().any(|earlier| earlier == key) {
-                return Err(Error::of(&word, Problem::Twice));
+            if seen.contains(&key) {
+                return Err(Error::of(word, Problem::Twice));
             }
-            args.set(key, value).map_err(|problem| Error::of(&word, problem))?;
-            seen.push(key.to_string());
+            args.set(key, value).map_err(|problem| Error::of(word, problem))?;
+            seen.push(key);
         }
-        args.application = words.collect();
+        #[cfg(feature = "net")]
         for (index, interface) in args.interfaces.iter().enumerate() {
             interface.check(index)?;
         }
@@ -126,6 +136,9 @@ impl Args {
         match key {
             "hostname" => self.hostname = Some(hostname(value)?),
             "log" => self.log = Filter::parse(value)?,
+            #[cfg(not(feature = "net"))]
+            _ => return Err(Problem::Unknown),
+            #[cfg(feature = "net")]
             _ => {
                 let (index, key) = interface::split_key(key).ok_or(Problem::Unknown)?;
                 if self.interfaces.len() <= index {
@@ -145,12 +158,14 @@ impl Args {
     }
 
     /// What was said about the interface `net<index>`; the defaults if nothing was.
+    #[cfg(feature = "net")]
     #[must_use]
     pub fn interface(&self, index: usize) -> InterfaceArgs {
         self.interfaces.get(index).cloned().unwrap_or_default()
     }
 
     /// The number of the last interface that an argument names, if any does.
+    #[cfg(feature = "net")]
     #[must_use]
     pub fn last_interface(&self) -> Option<usize> {
         self.interfaces.len().checked_sub(1)
@@ -222,6 +237,7 @@ pub(crate) enum Problem {
     /// The value is not what it has to be.
     Expected(&'static str),
     /// It says nothing without another argument.
+    #[cfg(feature = "net")]
     Needs(&'static str),
     /// A quote or backslash at which the line ends.
     Unfinished(&'static str),
@@ -264,12 +280,18 @@ impl fmt::Display for Error {
             f.write_str(": ")?;
         }
         let (before, what) = match self.problem {
-            Problem::Unknown => (
+            Problem::Unknown if cfg!(feature = "net") => (
                 "",
                 "there is no such argument (\"help\" lists all; the application's come after --)",
             ),
+            Problem::Unknown => (
+                "",
+                "there is no such argument in a program without network (\"help\" lists all; the application's come \
+                 after --)",
+            ),
             Problem::Twice => ("", "it is given twice"),
             Problem::Expected(what) => ("expected ", what),
+            #[cfg(feature = "net")]
             Problem::Needs(what) => ("it needs ", what),
             Problem::Unfinished(what) => ("the line ends after ", what),
             Problem::TooLong => ("", "more than 8192 bytes"),

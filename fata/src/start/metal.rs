@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, _rdtsc};
 use core::cell::OnceCell;
@@ -12,7 +13,6 @@ pub use fata_boot::{BootInfo, ExitStatus, entry};
 use log::{Log, Metadata, Record};
 
 use crate::logger::Logger;
-use crate::random::{SEED_BYTES, Seed};
 use crate::stats::Memory;
 use crate::xen::{Facts, start};
 use crate::{Env, Termination};
@@ -23,10 +23,10 @@ where
     F: FnOnce(Env) -> T + 'static,
     T: Future<Output: Termination> + 'static,
 {
-    let (seed, from_hardware) = seed();
+    let (entropy, from_hardware) = entropy();
     let facts = Facts {
         command_line: String::from(boot.command_line),
-        seed,
+        entropy,
         memory,
     };
     let mut guest = start(boot.xen, facts, main);
@@ -36,9 +36,6 @@ where
     fata_boot::crash::set_crash_hook(flush_console);
     if !from_hardware {
         log::warn!("the processor has neither RDSEED nor RDRAND: random numbers are guessable");
-    }
-    if boot.vcpus > 1 {
-        log::info!("this domain has {} virtual CPUs, of which one is used", boot.vcpus);
     }
     guest.run()
 }
@@ -88,30 +85,31 @@ const HAS_RDRAND: u32 = 1 << 30;
 /// CPUID leaf 7.0, EBX: RDSEED.
 const HAS_RDSEED: u32 = 1 << 18;
 
-/// A seed from all that this machine has: RDSEED and RDRAND where they are, and in any case the time-stamp counter
+/// What this machine has to make a seed of: RDSEED and RDRAND where they are, and in any case the time-stamp counter
 /// around instructions whose duration nobody knows exactly (CPUID leaves the guest). And whether the processor gave any.
-fn seed() -> ([u8; SEED_BYTES], bool) {
-    let mut seed = Seed::new();
+fn entropy() -> (Vec<u8>, bool) {
+    let mut entropy = Vec::new();
+    let mut add = |value: u64| entropy.extend_from_slice(&value.to_le_bytes());
     let (rdrand, rdseed) = features();
     let mut from_hardware = false;
     for _ in 0..8 {
         // RDSEED is the entropy source itself; RDRAND is a generator that it seeds. Neither is believed alone.
         if rdseed && let Some(value) = retry(hardware_seed) {
             from_hardware = true;
-            seed.mix(&value.to_le_bytes());
+            add(value);
         }
         if rdrand && let Some(value) = retry(hardware_random) {
             from_hardware = true;
-            seed.mix(&value.to_le_bytes());
+            add(value);
         }
     }
     // With the processor's generator these few are a bonus; without it they are all there is.
     let samples = if from_hardware { 8 } else { 512 };
     for _ in 0..samples {
         features();
-        seed.mix(&time_stamp().to_le_bytes());
+        add(time_stamp());
     }
-    (seed.finish(), from_hardware)
+    (entropy, from_hardware)
 }
 
 fn features() -> (bool, bool) {

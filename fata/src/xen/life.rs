@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::cell::Cell;
 use core::pin::pin;
 use core::time::Duration;
@@ -16,7 +17,6 @@ use crate::Env;
 use crate::args::{self, Args};
 use crate::exit::{ExitCode, Outcome};
 use crate::port::Port;
-use crate::random::Random;
 use crate::shutdown::{Shutdown, ShutdownRequest};
 
 /// How long a program that waits for a shutdown request may take to end after one.
@@ -33,7 +33,7 @@ pub(super) struct Life<H: Hypervisor> {
 }
 
 impl<H: Hypervisor> Life<H> {
-    pub(super) async fn run(self, args: Result<Args, args::Error>, random: Random, application: Application) {
+    pub(super) async fn run(self, args: Result<Args, args::Error>, entropy: Vec<u8>, application: Application) {
         let (outcome, request) = match args {
             Err(error) => (
                 Outcome {
@@ -43,6 +43,9 @@ impl<H: Hypervisor> Life<H> {
                 None,
             ),
             Ok(args) if args.help() => {
+                self.port.write(b"boot arguments:\n");
+                #[cfg(feature = "net")]
+                self.port.write(args::NETWORK_HELP.as_bytes());
                 self.port.write(args::HELP.as_bytes());
                 (
                     Outcome {
@@ -52,7 +55,7 @@ impl<H: Hypervisor> Life<H> {
                     None,
                 )
             }
-            Ok(args) => self.application(args, random, application).await,
+            Ok(args) => self.application(args, entropy, application).await,
         };
         self.finish(outcome, request).await;
     }
@@ -61,12 +64,12 @@ impl<H: Hypervisor> Life<H> {
     async fn application(
         &self,
         args: Args,
-        random: Random,
+        entropy: Vec<u8>,
         application: Application,
     ) -> (Outcome, Option<ShutdownRequest>) {
         log::info!("fata {} on {}", env!("CARGO_PKG_VERSION"), self.port.machine());
         self.port.connect(&self.handle).await;
-        let env = Env::new(self.port.clone(), self.handle.clone(), args, random);
+        let env = Env::new(self.port.clone(), self.handle.clone(), args, entropy);
         let watcher = self
             .port
             .store()

@@ -16,6 +16,7 @@ mod port;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::Cell;
 use core::fmt;
 use core::future::Future;
@@ -27,7 +28,6 @@ use fata_hypercall::{Hypervisor, ShutdownReason};
 use crate::args::Args;
 use crate::exit::{ExitCode, Outcome, Termination};
 use crate::logger::Logger;
-use crate::random::{Random, SEED_BYTES};
 use crate::stats::Memory;
 use crate::{Env, xen::port::XenPort};
 
@@ -36,8 +36,8 @@ use crate::{Env, xen::port::XenPort};
 pub struct Facts {
     /// The command line.
     pub command_line: String,
-    /// Unpredictable bytes.
-    pub seed: [u8; SEED_BYTES],
+    /// What a seed can be made of: see [`Random::from_entropy`](crate::random::Random::from_entropy).
+    pub entropy: Vec<u8>,
     /// Reads the state of the heap.
     pub memory: fn() -> Memory,
 }
@@ -89,13 +89,12 @@ fn start_boxed<H: Hypervisor>(hv: H, facts: Facts, application: Application) -> 
         filter,
     };
     let end = Rc::new(Cell::new(None));
-    let random = Random::from_seed(facts.seed);
     let life = life::Life {
         port,
         handle: handle.clone(),
         end: Rc::clone(&end),
     };
-    handle.spawn(life.run(args, random, application)).detach();
+    handle.spawn(life.run(args, facts.entropy, application)).detach();
     Guest { xen_loop, logger, end }
 }
 
