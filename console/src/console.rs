@@ -2,13 +2,14 @@
 
 use alloc::rc::Rc;
 use alloc::string::String;
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, RefCell, RefMut};
 use core::fmt;
+use core::future::poll_fn;
+use core::task::{Context, Poll, ready};
 use core::time::Duration;
 
-use fata_events::select::{Either, select};
 use fata_events::xen::{Channel, Ports, PvClock};
-use fata_events::{Clock, Signal};
+use fata_events::{Clock, Signal, any};
 use fata_grant::{ByteLayout, ByteRing, RingError};
 use fata_hypercall::Hypervisor;
 
@@ -59,6 +60,8 @@ struct Shared<H: Hypervisor> {
     work: Signal,
     /// The ring was closed.
     closed: Signal,
+    /// The daemon's events up to the last look at what was typed.
+    read_at: Cell<u64>,
     notifications: Cell<u64>,
 }
 
@@ -68,6 +71,18 @@ struct State {
     output: Output,
     input: Input,
     line: Line,
+}
+
+impl<H: Hypervisor> Shared<H> {
+    /// Goes on without the ring, which the peer broke.
+    #[cold]
+    fn close(&self, mut state: RefMut<'_, State>) {
+        self.hv
+            .console_io(b"console: impossible ring index; output goes to Xen's log\n");
+        state.output.rescue(|bytes| self.hv.console_io(bytes));
+        drop(state);
+        self.closed.raise();
+    }
 }
 
 /// Why the ring could not be used.
@@ -108,6 +123,7 @@ impl<H: Hypervisor> Console<H> {
             state: RefCell::new(state),
             work: Signal::new(),
             closed: Signal::new(),
+            read_at: Cell::new(0),
             notifications: Cell::new(0),
         }))
     }
@@ -157,17 +173,23 @@ impl<H: Hypervisor> Console<H> {
                 return;
             };
             self.announce();
-            let more = select(self.0.work.after(work), self.0.closed.after(closed));
             if woken {
                 channel.served(moved);
             }
-            woken = false;
-            if waiting {
-                woken = matches!(select(more, channel.after(events)).await, Either::Second(_));
-            } else {
-                // The daemon says each time that it has taken something. Nobody wants to know.
-                more.await;
-            }
+            woken = poll_fn(|cx| {
+                // The daemon says each time that it has taken something. Nobody wants to know unless something waits.
+                let event = match waiting {
+                    true => channel.poll_after(events, cx),
+                    false => Poll::Pending,
+                };
+                any([
+                    self.0.work.poll_after(work, cx),
+                    self.0.closed.poll_after(closed, cx),
+                    event,
+                ])
+                .map(|()| event.is_ready())
+            })
+            .await;
         }
     }
 
@@ -177,22 +199,24 @@ impl<H: Hypervisor> Console<H> {
     /// # Errors
     /// [`Error::Closed`] if there is no ring, or when it is closed.
     pub async fn read(&self, to: &mut [u8]) -> Result<usize, Error> {
-        if to.is_empty() {
-            return Ok(0);
-        }
+        poll_fn(|cx| self.poll_read(to, cx)).await
+    }
+
+    fn poll_read(&self, to: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
         let channel = self.0.channel.as_ref().ok_or(Error::Closed)?;
-        let mut woken = false;
         loop {
             let (events, closed) = (channel.count(), self.0.closed.count());
             let count = self.try_read(to)?;
-            if woken {
+            if self.0.read_at.replace(events) != events {
                 channel.served(count > 0);
             }
-            if count > 0 {
-                return Ok(count);
+            if count > 0 || to.is_empty() {
+                return Poll::Ready(Ok(count));
             }
-            let closing = self.0.closed.after(closed);
-            woken = matches!(select(channel.after(events), closing).await, Either::First(_));
+            ready!(any([
+                channel.poll_after(events, cx),
+                self.0.closed.poll_after(closed, cx)
+            ]));
         }
     }
 
@@ -204,11 +228,19 @@ impl<H: Hypervisor> Console<H> {
     /// # Errors
     /// [`Error::Closed`] if there is no ring, or when it is closed.
     pub async fn read_line(&self) -> Result<String, Error> {
+        poll_fn(|cx| self.poll_line(cx)).await
+    }
+
+    /// [`read_line`](Self::read_line) for hand-written futures.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn poll_line(&self, cx: &mut Context<'_>) -> Poll<Result<String, Error>> {
         loop {
             let mut typed = [0; 64];
-            let count = self.read(&mut typed).await?;
+            let count = ready!(self.poll_read(&mut typed, cx))?;
             if let Some(line) = self.edit_line(typed.get(..count).unwrap_or_default()) {
-                return Ok(line);
+                return Poll::Ready(Ok(line));
             }
         }
     }
@@ -308,17 +340,16 @@ impl<H: Hypervisor> Console<H> {
                 page: service.page,
             },
         );
-        if let Ok(value) = result {
-            state.ring = Some(ring);
-            return Ok(value);
+        match result {
+            Ok(value) => {
+                state.ring = Some(ring);
+                Ok(value)
+            }
+            Err(_) => {
+                shared.close(state);
+                Err(Unusable::Closed)
+            }
         }
-        shared
-            .hv
-            .console_io(b"console: impossible ring index; output goes to Xen's log\n");
-        state.output.rescue(|bytes| shared.hv.console_io(bytes));
-        drop(state);
-        shared.closed.raise();
-        Err(Unusable::Closed)
     }
 
     /// Notifies the daemon of output that it was not told of, if there is any.

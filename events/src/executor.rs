@@ -5,6 +5,7 @@ use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::future::Future;
+use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use futures_util::FutureExt;
@@ -188,25 +189,25 @@ impl Handle {
     where
         F: Future + 'static,
     {
-        let shared = &*self.0;
         let (promise, state) = Promise::new();
         // `map`, not an async block: that would hold the future twice, once as what it captured and once as what it
         // awaits, and futures are large.
-        let future = future.map(move |value| promise.keep(value));
+        let task = self.insert(Box::pin(future.map(move |value| promise.keep(value))));
+        JoinHandle::new(self.clone(), task, state)
+    }
+
+    /// Takes a task in, unless the loop is gone; then the task is dropped.
+    fn insert(&self, future: Pin<Box<dyn Future<Output = ()>>>) -> Option<TaskId> {
+        let shared = &*self.0;
         if shared.closed.get() {
-            drop(future);
-            return JoinHandle::new(self.clone(), None, state);
+            return None;
         }
-        let future = Box::pin(future);
-        let (id, header) = {
-            let mut tasks = shared.tasks.borrow_mut();
-            let inserted = tasks.insert(&shared.ready, future);
-            shared.ready.reserve(tasks.alive());
-            inserted
-        };
+        let mut tasks = shared.tasks.borrow_mut();
+        let (id, header) = tasks.insert(&shared.ready, future);
+        shared.ready.reserve(tasks.alive());
         shared.spawned.set(shared.spawned.get() + 1);
         header.enqueue();
-        JoinHandle::new(self.clone(), Some(id), state)
+        Some(id)
     }
 
     /// The time.

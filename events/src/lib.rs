@@ -63,6 +63,6 @@ pub use clock::{Clock, Instant, ManualClock};
 pub use embassy_futures::{join, select};
 pub use executor::{Executor, Handle, Stats, Turn};
 pub use join_handle::{Cancelled, JoinHandle};
-pub use signal::{Raised, Signal};
+pub use signal::{Raised, Signal, any};
 pub use timers::{Sleep, TimedOut};
 pub use yield_now::{YieldNow, yield_now};

@@ -80,6 +80,16 @@ impl Signal {
     }
 }
 
+/// Ready when one of these is, for who waits for several counters: `poll_fn(|cx| any([one.poll_after(..), ..]))`.
+///
+/// All have been polled, so that each of them wakes the task.
+pub fn any<const N: usize>(polls: [Poll<u64>; N]) -> Poll<()> {
+    match polls.iter().any(Poll::is_ready) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    }
+}
+
 impl fmt::Debug for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Signal").field(&self.count()).finish()

@@ -3,6 +3,7 @@
 use alloc::rc::Rc;
 use alloc::string::String;
 use core::fmt;
+use core::future::poll_fn;
 
 use crate::port::Port;
 
@@ -24,7 +25,7 @@ impl Console {
     /// Waits until somebody has typed a line, and gives it without its end. `None` if there is no console, or if what
     /// is at its other end broke the rules.
     pub async fn read_line(&self) -> Option<String> {
-        self.0.read_line().await
+        poll_fn(|cx| self.0.poll_line(cx)).await
     }
 }
 

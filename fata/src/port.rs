@@ -3,15 +3,11 @@
 //! An application sees an [`Env`](crate::Env), and the `Env` sees this trait. So an application's source names no
 //! port, and an image that carries several ports has one copy of everything above them.
 
-use alloc::boxed::Box;
 #[cfg(feature = "net")]
 use alloc::rc::Rc;
 use alloc::string::String;
 #[cfg(feature = "net")]
 use alloc::vec::Vec;
-use core::future::Future;
-use core::pin::Pin;
-#[cfg(feature = "net")]
 use core::task::{Context, Poll};
 use core::time::Duration;
 
@@ -41,8 +37,8 @@ pub trait Port {
     /// Bytes that were written to the console and dropped.
     fn console_dropped(&self) -> u64;
 
-    /// Waits for a line of console input; `None` if there never will be one.
-    fn read_line(&self) -> Pin<Box<dyn Future<Output = Option<String>> + '_>>;
+    /// The next line of console input; `None` if there never will be one.
+    fn poll_line(&self, cx: &mut Context<'_>) -> Poll<Option<String>>;
 
     /// The heap.
     fn memory(&self) -> Memory;

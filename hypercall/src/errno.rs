@@ -18,24 +18,10 @@ macro_rules! errnos {
         impl Errno {
             $($(#[$doc])* pub const $name: Self = Self($value);)*
 
-            /// The name Xen's header gives it, where it has one.
-            #[must_use]
-            pub const fn name(self) -> Option<&'static str> {
-                match self.0 {
-                    $($value => Some(stringify!($name)),)*
-                    _ => None,
-                }
-            }
-
-            /// The number that a name stands for: xenstored reports its errors by name.
-            #[must_use]
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name {
-                    $(stringify!($name) => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
         }
+
+        /// All that have a name.
+        const NAMES: &[(Errno, &str)] = &[$((Errno::$name, stringify!($name)),)*];
     };
 }
 
@@ -85,6 +71,21 @@ errnos! {
 }
 
 impl Errno {
+    /// The name Xen's header gives it, where it has one.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        NAMES.iter().find(|(errno, _)| *errno == self).map(|(_, name)| *name)
+    }
+
+    /// The number that a name stands for: xenstored reports its errors by name.
+    #[must_use]
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        NAMES
+            .iter()
+            .find(|(_, known)| known.as_bytes() == name)
+            .map(|(errno, _)| *errno)
+    }
+
     /// Splits a hypercall's result: negative numbers are errors.
     ///
     /// # Errors

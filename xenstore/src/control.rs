@@ -47,6 +47,11 @@ impl Request {
             _ => Self::Other,
         })
     }
+
+    /// Whether [`Control::new`] announces that we follow it.
+    const fn is_announced(self) -> bool {
+        matches!(self, Self::PowerOff | Self::Halt | Self::Reboot)
+    }
 }
 
 /// The toolstack's wishes, one after the other.
@@ -77,8 +82,11 @@ impl Control {
         })
     }
 
-    /// Waits for the next wish, and acknowledges it by emptying the node. Dropping the future loses no wish, except
-    /// while its acknowledgement is under way.
+    /// Waits for the next wish. One that we announced to follow is acknowledged by emptying the node. Any other stays,
+    /// so that the toolstack sees that nobody took it; it comes again when the node is written again. Dropping the
+    /// future loses no wish.
+    ///
+    /// No transaction is needed: whoever writes a second wish over one that is followed has been overtaken by the end.
     ///
     /// # Errors
     /// See [`Client`]. A node that is missing or forbidden is waited for; a wish that cannot be acknowledged is one
@@ -89,23 +97,17 @@ impl Control {
                 self.watch.changed().await?;
                 self.due = true;
             }
-            let mut wish = None;
-            let taken = self.client.transaction(async |nodes| {
-                wish = Request::parse(&nodes.read(SHUTDOWN).await?);
-                if wish.is_some() {
-                    nodes.write(SHUTDOWN, "").await?;
-                }
-                Ok(())
-            });
-            let taken = taken.await;
-            match (wish, taken) {
-                (Some(request), _) => {
-                    self.due = false;
-                    return Ok(request);
-                }
-                (None, Ok(()) | Err(Error::Refused(_))) => self.due = false,
-                (None, Err(Error::Disconnected)) => {} // look again when the connection is back
-                (None, Err(error)) => return Err(error),
+            let wish = match self.client.read(SHUTDOWN).await {
+                Ok(value) => Request::parse(&value),
+                Err(Error::Refused(_) | Error::Disconnected) => None, // set again, the watch fires again
+                Err(error) => return Err(error),
+            };
+            if wish.is_some_and(Request::is_announced) {
+                let _ = self.client.write(SHUTDOWN, "").await;
+            }
+            self.due = false;
+            if let Some(request) = wish {
+                return Ok(request);
             }
         }
     }

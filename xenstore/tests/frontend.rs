@@ -493,7 +493,11 @@ fn shutdown_requests_are_taken_once() {
     for wish in ["poweroff", "halt", "reboot", "suspend", "crash", "dance", ""] {
         rig.server.set("control/shutdown", wish);
         rig.settle();
-        assert_eq!(rig.server.get("control/shutdown"), Some(""), "acknowledged");
+        let left = match wish {
+            "poweroff" | "halt" | "reboot" => "", // acknowledged
+            other => other,
+        };
+        assert_eq!(rig.server.get("control/shutdown"), Some(left));
     }
     let expected = [
         Request::PowerOff,

@@ -46,24 +46,23 @@ pub const MAX_COMMAND_LINE: usize = 8192;
 #[cfg(feature = "net")]
 pub const MAX_INTERFACES: usize = 16;
 
-/// What `help` prints about the network.
-#[cfg(feature = "net")]
-pub const NETWORK_HELP: &str = "  \
-  ipv4=ADDRESS/PREFIX|dhcp|none   IPv4 of net0 (default: dhcp)
+/// What `help` prints, in pieces.
+pub const HELP: &[&str] = &[
+    "boot arguments:\n",
+    #[cfg(feature = "net")]
+    "  ipv4=ADDRESS/PREFIX|dhcp|none   IPv4 of net0 (default: dhcp)
   gateway=ADDRESS                 IPv4 router, with a static ipv4=
   ipv6=ADDRESS/PREFIX|auto|none   IPv6 of net0 (default: auto)
   gateway6=ADDRESS                IPv6 router, with a static ipv6=
   dns=ADDRESS,...                 name servers (default: those of DHCP)
   netN.ARGUMENT=...               any of the above for interface netN
-";
-
-/// The rest of what `help` prints.
-pub const HELP: &str = "  \
-  hostname=NAME                   the machine's name (default: the domain's)
+",
+    "  hostname=NAME                   the machine's name (default: the domain's)
   log=LEVEL,TARGET=LEVEL,...      off, error, warn, info, debug or trace
   help                            prints this
   -- WORDS                        for the application
-";
+",
+];
 
 /// The boot arguments, parsed.
 ///

@@ -2,7 +2,6 @@
 
 use alloc::rc::Rc;
 use alloc::string::ToString;
-use alloc::vec::Vec;
 use core::cell::Cell;
 use core::pin::pin;
 use core::time::Duration;
@@ -14,8 +13,8 @@ use fata_hypercall::{Hypervisor, ShutdownReason};
 use super::port::XenPort;
 use super::{Application, End, control};
 use crate::Env;
-use crate::args::{self, Args};
-use crate::exit::{ExitCode, Outcome};
+use crate::args;
+use crate::exit::{ExitCode, Outcome, Termination};
 use crate::port::Port;
 use crate::shutdown::{Shutdown, ShutdownRequest};
 
@@ -33,8 +32,8 @@ pub(super) struct Life<H: Hypervisor> {
 }
 
 impl<H: Hypervisor> Life<H> {
-    pub(super) async fn run(self, args: Result<Args, args::Error>, entropy: Vec<u8>, application: Application) {
-        let (outcome, request) = match args {
+    pub(super) async fn run(self, env: Result<Env, args::Error>, application: Application) {
+        let (outcome, request) = match env {
             Err(error) => (
                 Outcome {
                     code: ExitCode::USAGE,
@@ -42,51 +41,31 @@ impl<H: Hypervisor> Life<H> {
                 },
                 None,
             ),
-            Ok(args) if args.help() => {
-                self.port.write(b"boot arguments:\n");
-                #[cfg(feature = "net")]
-                self.port.write(args::NETWORK_HELP.as_bytes());
-                self.port.write(args::HELP.as_bytes());
-                (
-                    Outcome {
-                        code: ExitCode::SUCCESS,
-                        error: None,
-                    },
-                    None,
-                )
+            Ok(env) if env.args().help() => {
+                args::HELP.iter().for_each(|text| self.port.write(text.as_bytes()));
+                (ExitCode::SUCCESS.outcome(), None)
             }
-            Ok(args) => self.application(args, entropy, application).await,
+            Ok(env) => (self.application(&env, application).await, env.shutdown().requested()),
         };
         self.finish(outcome, request).await;
     }
 
     /// Brings up what the application may want, and runs it, until it ends or has to.
-    async fn application(
-        &self,
-        args: Args,
-        entropy: Vec<u8>,
-        application: Application,
-    ) -> (Outcome, Option<ShutdownRequest>) {
+    async fn application(&self, env: &Env, application: Application) -> Outcome {
         log::info!("fata {} on {}", env!("CARGO_PKG_VERSION"), self.port.machine());
         self.port.connect(&self.handle).await;
-        let env = Env::new(self.port.clone(), self.handle.clone(), args, entropy);
         let watcher = self
             .port
             .store()
             .map(|store| self.handle.spawn(control::watch(store.client().clone(), env.clone())));
-        let program = pin!(application(env.clone()));
-        let ended = select(program, stop(env.shutdown(), &self.handle)).await;
+        let ended = select(application(env.clone()), pin!(stop(env.shutdown(), &self.handle))).await;
         drop(watcher);
         #[cfg(feature = "net")]
-        crate::network::leave(&env).await;
-        let outcome = match ended {
+        crate::network::leave(env).await;
+        match ended {
             Either::First(outcome) => outcome,
-            Either::Second(()) => Outcome {
-                code: ExitCode::SUCCESS,
-                error: None,
-            },
-        };
-        (outcome, env.shutdown().requested())
+            Either::Second(()) => ExitCode::SUCCESS.outcome(),
+        }
     }
 
     /// Says how it ended, to whom it may concern, and ends the domain.

@@ -81,8 +81,8 @@ fn start_boxed<H: Hypervisor>(hv: H, facts: Facts, application: Application) -> 
     let xen_loop = XenLoop::new(hv.clone());
     let handle = xen_loop.handle();
     let port = Rc::new(XenPort::new(hv, &xen_loop, facts.memory));
-    let args = Args::parse(&facts.command_line);
-    let filter = args.as_ref().map(|args| args.log().clone()).unwrap_or_default();
+    let env = Args::parse(&facts.command_line).map(|args| Env::new(port.clone(), handle.clone(), args, facts.entropy));
+    let filter = env.as_ref().map(|env| env.args().log().clone()).unwrap_or_default();
     let logger = Logger {
         port: port.clone(),
         handle: handle.clone(),
@@ -94,7 +94,7 @@ fn start_boxed<H: Hypervisor>(hv: H, facts: Facts, application: Application) -> 
         handle: handle.clone(),
         end: Rc::clone(&end),
     };
-    handle.spawn(life.run(args, facts.entropy, application)).detach();
+    handle.spawn(life.run(env, application)).detach();
     Guest { xen_loop, logger, end }
 }
 

@@ -1,6 +1,5 @@
 //! The facade's [`Port`], as a Xen domain provides it.
 
-use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 #[cfg(feature = "net")]
@@ -8,8 +7,7 @@ use alloc::vec::Vec;
 use core::cell::OnceCell;
 #[cfg(feature = "net")]
 use core::cell::RefCell;
-use core::future::Future;
-use core::pin::Pin;
+use core::task::{Context, Poll};
 use core::time::Duration;
 
 use fata_console::Console;
@@ -156,8 +154,8 @@ impl<H: Hypervisor> Port for XenPort<H> {
         self.console.stats().dropped
     }
 
-    fn read_line(&self) -> Pin<Box<dyn Future<Output = Option<String>> + '_>> {
-        Box::pin(async { self.console.read_line().await.ok() })
+    fn poll_line(&self, cx: &mut Context<'_>) -> Poll<Option<String>> {
+        self.console.poll_line(cx).map(Result::ok)
     }
 
     fn memory(&self) -> Memory {

@@ -18,7 +18,7 @@ use fata_events::{Handle, Signal};
 use fata_hypercall::Hypervisor;
 
 use crate::Error;
-use crate::wire::{MessageType, Reply, Request};
+use crate::wire::{MessageType, Request, reply};
 use mux::{Effect, Mux};
 use ring::Line;
 
@@ -148,9 +148,8 @@ impl Client {
             let id = mux.submit(&Request::TransactionStart, 0, Effect::Transaction);
             (id, mux.generation())
         });
-        let asked = self.asked(id, MessageType::TRANSACTION_START, |reply| match reply? {
-            Reply::Transaction(tx_id) => Ok(tx_id),
-            _ => Err(Error::BadMessage),
+        let asked = self.asked(id, MessageType::TRANSACTION_START, |answer| {
+            answer.and_then(reply::transaction)
         });
         (asked, generation)
     }
@@ -169,14 +168,11 @@ impl Client {
 }
 
 /// What a server's answer, or the want of one, means to a caller.
-type Understand<T> = fn(Result<Reply<'_>, Error>) -> Result<T, Error>;
+type Understand<T> = fn(Result<&[u8], Error>) -> Result<T, Error>;
 
 /// For requests whose answer says nothing but yes or no.
-fn is_ok(reply: Result<Reply<'_>, Error>) -> Result<(), Error> {
-    match reply? {
-        Reply::Ok => Ok(()),
-        _ => Err(Error::BadMessage),
-    }
+fn is_ok(answer: Result<&[u8], Error>) -> Result<(), Error> {
+    answer.and_then(reply::ok)
 }
 
 /// A request under way: the future of its answer. Dropped early, it withdraws the request, or lets the server's answer
@@ -206,8 +202,8 @@ impl<T> Future for Asked<'_, T> {
             },
             Err(error) => Err(error),
         };
-        let reply = answer.as_ref().map_err(|error| *error);
-        Poll::Ready((self.understand)(reply.and_then(|answer| answer.reply(self.kind))))
+        let answer = answer.as_ref().map_err(|error| *error);
+        Poll::Ready((self.understand)(answer.and_then(|answer| answer.payload(self.kind))))
     }
 }
 

@@ -19,7 +19,7 @@ use core::task::{Context, Poll, Waker};
 use fata_events::Signal;
 
 use super::Stats;
-use crate::wire::{HEADER_LEN, MessageType, Packet, Path, Reply, Request, WatchEvent};
+use crate::wire::{HEADER_LEN, MessageType, Packet, Path, Request, WatchEvent, reply};
 use crate::{Error, decimal};
 
 /// Requests that are sent and not answered. Stock servers stop reading at 20 (`xen:tools/xenstored/domain.c`).
@@ -33,18 +33,15 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answer to a request of the type `asked`, refusals taken out.
-    pub(super) fn reply(&self, asked: MessageType) -> Result<Reply<'_>, Error> {
+    /// The payload of the answer to a request of the type `asked`, refusals taken out.
+    pub(super) fn payload(&self, asked: MessageType) -> Result<&[u8], Error> {
         let packet = Packet {
             kind: self.kind,
             req_id: 0,
             tx_id: 0,
             payload: &self.payload,
         };
-        match Reply::parse(asked, packet)? {
-            Reply::Error(errno) => Err(Error::Refused(errno)),
-            reply => Ok(reply),
-        }
+        reply::answer(asked, packet)
     }
 }
 
@@ -232,8 +229,10 @@ impl Mux {
 
     /// Gives back what an answer gave us, when nobody is there to take it.
     fn tidy_up(&mut self, effect: &Effect, answer: &Answer) {
-        if let (Effect::Transaction, Ok(Reply::Transaction(tx_id))) =
-            (effect, answer.reply(MessageType::TRANSACTION_START))
+        if matches!(effect, Effect::Transaction)
+            && let Ok(tx_id) = answer
+                .payload(MessageType::TRANSACTION_START)
+                .and_then(reply::transaction)
         {
             self.submit_detached(&Request::TransactionEnd(false), tx_id);
         }
@@ -398,7 +397,7 @@ impl Mux {
         let pending = self.pending.get_mut(index)?;
         if let Effect::Watch { token, path } = &pending.effect {
             let (token, path) = (*token, Rc::clone(path));
-            let outcome = answer.reply(pending.kind).map(|_| ());
+            let outcome = answer.payload(pending.kind).and_then(reply::ok);
             self.watch_answered(token, &path, outcome);
         }
         let pending = self.pending.get_mut(index)?;

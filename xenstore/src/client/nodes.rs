@@ -7,7 +7,7 @@ use core::ops::RangeInclusive;
 use fata_hypercall::{DomId, Errno};
 
 use super::{Asked, Client};
-use crate::wire::{DirectoryParts, Names, PartProgress, Path, Permission, Reply, Request};
+use crate::wire::{DirectoryParts, Names, PartProgress, Path, Permission, Request, reply};
 use crate::{Error, decimal};
 
 impl Client {
@@ -32,8 +32,9 @@ impl Client {
     /// # Errors
     /// As [`read`](Self::read); [`Error::BadValue`] if it is not UTF-8.
     pub fn read_string(&self, path: &str) -> Asked<'_, String> {
-        self.ask(Path::new(path).map(Request::Read), |reply| {
-            String::from_utf8(value(reply)?).map_err(|_| Error::BadValue)
+        self.ask(Path::new(path).map(Request::Read), |answer| {
+            let text = core::str::from_utf8(answer?).map_err(|_| Error::BadValue)?;
+            Ok(String::from(text))
         })
     }
 
@@ -63,7 +64,7 @@ impl Client {
     /// # Errors
     /// See [`Client`]; [`Error::BadValue`] if it holds something else than a number.
     pub fn read_flag(&self, path: &str) -> Asked<'_, bool> {
-        self.ask(Path::new(path).map(Request::Read), |reply| match optional(reply)? {
+        self.ask(Path::new(path).map(Request::Read), |answer| match optional(answer)? {
             None => Ok(false),
             Some(value) => decimal::parse(&value, 0..=u64::MAX)
                 .map(|n| n != 0)
@@ -88,9 +89,8 @@ impl Client {
     /// See [`Client`]; [`Error::Contended`] if the list changed again and again while its pieces were fetched.
     pub async fn list(&self, path: &str) -> Result<Vec<String>, Error> {
         let path = Path::new(path)?;
-        let whole = self.ask(Ok(Request::Directory(path)), |reply| match reply? {
-            Reply::Names(names) => Ok(names.valid().map(String::from).collect()),
-            _ => Err(Error::BadMessage),
+        let whole = self.ask(Ok(Request::Directory(path)), |answer| {
+            Ok(Names::parse(answer?)?.valid().map(String::from).collect())
         });
         match whole.await {
             Err(Error::Refused(Errno::E2BIG)) => self.list_in_parts(path).await,
@@ -102,9 +102,9 @@ impl Client {
         let mut parts = DirectoryParts::new();
         let mut offset = 0;
         loop {
-            let part = self.ask(Ok(Request::DirectoryPart { path, offset }), |reply| match reply? {
-                Reply::Part { generation, names } => Ok((generation.to_vec(), names.as_bytes().to_vec())),
-                _ => Err(Error::BadMessage),
+            let part = self.ask(Ok(Request::DirectoryPart { path, offset }), |answer| {
+                let (generation, names) = reply::part(answer?)?;
+                Ok((generation.to_vec(), names.as_bytes().to_vec()))
             });
             let (generation, names) = part.await?;
             match parts.add(&generation, Names::parse(&names)?)? {
@@ -136,9 +136,8 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub fn permissions(&self, path: &str) -> Asked<'_, Vec<Permission>> {
-        self.ask(Path::new(path).map(Request::GetPerms), |reply| match reply? {
-            Reply::Permissions(list) => Ok(list),
-            _ => Err(Error::BadMessage),
+        self.ask(Path::new(path).map(Request::GetPerms), |answer| {
+            Permission::parse_list(answer?)
         })
     }
 
@@ -158,9 +157,8 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub fn domain_path(&self, domain: DomId) -> Asked<'_, String> {
-        self.ask(Ok(Request::GetDomainPath(domain)), |reply| match reply? {
-            Reply::Path(path) => Ok(path.as_str().into()),
-            _ => Err(Error::BadMessage),
+        self.ask(Ok(Request::GetDomainPath(domain)), |answer| {
+            Ok(reply::path(answer?)?.as_str().into())
         })
     }
 
@@ -169,9 +167,8 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub fn is_domain_introduced(&self, domain: DomId) -> Asked<'_, bool> {
-        self.ask(Ok(Request::IsDomainIntroduced(domain)), |reply| match reply? {
-            Reply::Flag(flag) => Ok(flag),
-            _ => Err(Error::BadMessage),
+        self.ask(Ok(Request::IsDomainIntroduced(domain)), |answer| {
+            answer.and_then(reply::flag)
         })
     }
 
@@ -190,16 +187,13 @@ impl Client {
 }
 
 /// The answer to READ.
-fn value(reply: Result<Reply<'_>, Error>) -> Result<Vec<u8>, Error> {
-    match reply? {
-        Reply::Value(bytes) => Ok(bytes.to_vec()),
-        _ => Err(Error::BadMessage),
-    }
+fn value(answer: Result<&[u8], Error>) -> Result<Vec<u8>, Error> {
+    answer.map(<[u8]>::to_vec)
 }
 
 /// The same; a node that is missing has no value.
-fn optional(reply: Result<Reply<'_>, Error>) -> Result<Option<Vec<u8>>, Error> {
-    match value(reply) {
+fn optional(answer: Result<&[u8], Error>) -> Result<Option<Vec<u8>>, Error> {
+    match value(answer) {
         Err(error) if error.is_missing() => Ok(None),
         outcome => outcome.map(Some),
     }

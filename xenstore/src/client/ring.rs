@@ -1,9 +1,10 @@
 //! The ring page and the port: bytes out, bytes in (xen/include/public/io/xs_wire.h, `xen:docs/misc/xenstore-ring.txt`).
 
 use alloc::vec::Vec;
+use core::future::poll_fn;
 use core::sync::atomic::Ordering;
 
-use fata_events::select::{Either, select};
+use fata_events::any;
 use fata_events::xen::Channel;
 use fata_grant::{ByteLayout, ByteRing};
 use fata_hypercall::{Hypervisor, SharedPage};
@@ -115,8 +116,11 @@ impl<H: Hypervisor> Line<H> {
             if progress.again {
                 fata_events::yield_now().await;
             } else {
-                let woken = select(self.channel.after(seen), shared.kick.after(kicked)).await;
-                by_event = matches!(woken, Either::First(_));
+                by_event = poll_fn(|cx| {
+                    let event = self.channel.poll_after(seen, cx);
+                    any([event, shared.kick.poll_after(kicked, cx)]).map(|()| event.is_ready())
+                })
+                .await;
             }
         }
     }

@@ -15,7 +15,7 @@ mod directory;
 mod header;
 mod path;
 mod permission;
-mod reply;
+pub(crate) mod reply;
 mod request;
 mod stream;
 

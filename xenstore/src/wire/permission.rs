@@ -77,7 +77,7 @@ impl Permission {
     }
 
     /// Reads a list of at least one entry.
-    pub(super) fn parse_list(mut bytes: &[u8]) -> Result<Vec<Self>, Error> {
+    pub(crate) fn parse_list(mut bytes: &[u8]) -> Result<Vec<Self>, Error> {
         let mut list = Vec::new();
         while !bytes.is_empty() {
             let (entry, rest) = split_nul(bytes).ok_or(Error::BadMessage)?;

@@ -99,34 +99,26 @@ impl<'a> Reply<'a> {
     /// # Errors
     /// [`Error::BadMessage`] if it is neither an error nor of that type, or not formed as that type is.
     pub fn parse(asked: MessageType, packet: Packet<'a>) -> Result<Self, Error> {
-        let payload = packet.payload;
-        if packet.kind == MessageType::ERROR {
-            return Ok(Self::Error(parse_errno(payload)));
-        }
-        if packet.kind != asked {
-            return Err(Error::BadMessage);
-        }
-        let text = || terminated(payload).ok_or(Error::BadMessage);
+        let payload = match answer(asked, packet) {
+            Err(Error::Refused(errno)) => return Ok(Self::Error(errno)),
+            other => other?,
+        };
         Ok(match asked {
             MessageType::READ => Self::Value(payload),
             MessageType::DIRECTORY => Self::Names(Names::parse(payload)?),
             MessageType::DIRECTORY_PART => {
-                let (generation, names) = split_nul(payload).ok_or(Error::BadMessage)?;
-                Self::Part {
-                    generation,
-                    names: Names::parse(names)?,
-                }
+                let (generation, names) = part(payload)?;
+                Self::Part { generation, names }
             }
             MessageType::GET_PERMS => Self::Permissions(Permission::parse_list(payload)?),
-            MessageType::TRANSACTION_START => {
-                let id = decimal::parse(text()?, 1..=u64::from(u32::MAX)).ok_or(Error::BadMessage)?;
-                Self::Transaction(id as u32)
+            MessageType::TRANSACTION_START => Self::Transaction(transaction(payload)?),
+            MessageType::GET_DOMAIN_PATH => Self::Path(path(payload)?),
+            MessageType::IS_DOMAIN_INTRODUCED => Self::Flag(flag(payload)?),
+            MessageType::GET_FEATURE | MessageType::GET_QUOTA => Self::Value(text(payload)?),
+            _ => {
+                ok(payload)?;
+                Self::Ok
             }
-            MessageType::GET_DOMAIN_PATH => Self::Path(Path::from_bytes(text()?).map_err(|_| Error::BadMessage)?),
-            MessageType::IS_DOMAIN_INTRODUCED => Self::Flag(parse_flag(text()?)?),
-            MessageType::GET_FEATURE | MessageType::GET_QUOTA => Self::Value(text()?),
-            _ if text()? == b"OK" => Self::Ok,
-            _ => return Err(Error::BadMessage),
         })
     }
 
@@ -159,12 +151,55 @@ impl<'a> Reply<'a> {
     }
 }
 
+// The answers one by one: who knows what was asked calls these, and an image has only those it needs.
+
+/// The payload of the answer to a request of the type `asked`; [`Error::Refused`] if the server refused.
+pub(crate) fn answer(asked: MessageType, packet: Packet<'_>) -> Result<&[u8], Error> {
+    match packet.kind {
+        MessageType::ERROR => Err(Error::Refused(parse_errno(packet.payload))),
+        kind if kind == asked => Ok(packet.payload),
+        _ => Err(Error::BadMessage),
+    }
+}
+
+/// One text with its NUL.
+fn text(payload: &[u8]) -> Result<&[u8], Error> {
+    terminated(payload).ok_or(Error::BadMessage)
+}
+
+/// `OK`, and nothing else.
+pub(crate) fn ok(payload: &[u8]) -> Result<(), Error> {
+    match payload {
+        b"OK\0" => Ok(()),
+        _ => Err(Error::BadMessage),
+    }
+}
+
+/// The answer to TRANSACTION_START.
+pub(crate) fn transaction(payload: &[u8]) -> Result<u32, Error> {
+    let number = decimal::parse(text(payload)?, 1..=u64::from(u32::MAX));
+    number.map(|number| number as u32).ok_or(Error::BadMessage)
+}
+
+/// The answer to DIRECTORY_PART: the node's generation, and names.
+pub(crate) fn part(payload: &[u8]) -> Result<(&[u8], Names<'_>), Error> {
+    let (generation, names) = split_nul(payload).ok_or(Error::BadMessage)?;
+    Ok((generation, Names::parse(names)?))
+}
+
+/// The answer to GET_DOMAIN_PATH.
+pub(crate) fn path(payload: &[u8]) -> Result<Path<'_>, Error> {
+    Path::from_bytes(text(payload)?).map_err(|_| Error::BadMessage)
+}
+
+/// The answer to IS_DOMAIN_INTRODUCED.
+pub(crate) fn flag(payload: &[u8]) -> Result<bool, Error> {
+    parse_flag(text(payload)?)
+}
+
 /// The errno behind a name; `EIO` for a name that we do not know, or for no name at all.
 fn parse_errno(payload: &[u8]) -> Errno {
-    terminated(payload)
-        .and_then(|name| core::str::from_utf8(name).ok())
-        .and_then(Errno::from_name)
-        .unwrap_or(Errno::EIO)
+    terminated(payload).and_then(Errno::from_name).unwrap_or(Errno::EIO)
 }
 
 pub(super) fn parse_flag(text: &[u8]) -> Result<bool, Error> {
