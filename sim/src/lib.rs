@@ -31,7 +31,7 @@
 //!     let console = Consoled::start(sim, &domain).unwrap();
 //!     let host = Host::start(sim, &sim.bridge("xenbr0"), HostConfig::default()); // 10.0.0.1
 //!     let memory = || fata::stats::Memory { total: 8 << 20, used: 0 };
-//!     let facts = fata::xen::Facts { command_line: "ipv4=10.0.0.2/24".into(), seed: [7; 32], memory };
+//!     let facts = fata::xen::Facts { command_line: "ipv4=10.0.0.2/24".into(), entropy: vec![7; 32], memory };
 //!     let mut guest = fata::xen::start(domain.clone(), facts, greeter);
 //!     sim.add_guest(&domain, move || { guest.turn(); });
 //!     sim.run_until(|| vif.is_connected(), Duration::from_secs(10));

@@ -25,11 +25,9 @@ fn boot(sim: &Sim, command_line: &str) -> Server {
     let domain = sim.domain("http");
     let netback = sim.add_vif(&domain, VifConfig::default());
     let console = Consoled::start(sim, &domain).unwrap();
-    let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&sim.random(u64::MAX).to_le_bytes());
     let facts = Facts {
         command_line: command_line.to_owned(),
-        seed,
+        entropy: sim.random(u64::MAX).to_le_bytes().to_vec(),
         memory: || Memory {
             total: 16 << 20,
             used: 1 << 20,
