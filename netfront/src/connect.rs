@@ -1,15 +1,17 @@
 //! The handshake with the backend (the diagrams in xen/include/public/io/netif.h and xenbus.h).
 
+use alloc::vec::Vec;
+
 use fata_events::xen::{Channel, Ports};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
+use fata_xenstore::decimal;
 use fata_xenstore::xenbus::{Frontend, State};
 
-use crate::features::{self, DEFAULT_MTU, Offload};
 use crate::rx::Rx;
 use crate::tx::Tx;
-use crate::vif::{Identity, Options};
-use crate::{Error, features::parse_mac};
+use crate::vif::Options;
+use crate::{Error, Identity, features};
 
 /// What is shared with a backend. Dropped from the top: the port is closed before the rings go.
 pub(crate) struct Connection<H: Hypervisor> {
@@ -20,29 +22,10 @@ pub(crate) struct Connection<H: Hypervisor> {
 
 /// Reads what the toolstack and the backend say about the interface. The backend has said all when it is InitWait.
 pub(crate) async fn identify(frontend: &Frontend) -> Result<Identity, Error> {
-    let client = frontend.client();
-    let mac = client.read_optional(&frontend.key("mac")).await?;
-    let mac = mac.as_deref().and_then(parse_mac).ok_or(Error::BadKey("mac"))?;
-    let mut mtu = match client.read_optional(&frontend.key("mtu")).await? {
-        None => DEFAULT_MTU,
-        Some(text) => features::parse_mtu(&text).ok_or(Error::BadKey("mtu"))?,
-    };
-    if !flag(frontend, "feature-sg").await? {
-        // Packets of one slot only.
-        mtu = mtu.min(DEFAULT_MTU);
-    }
-    let offload = Offload {
-        ipv4: !flag(frontend, "feature-no-csum-offload").await?,
-        ipv6: flag(frontend, "feature-ipv6-csum-offload").await?,
-    };
-    Ok(Identity { mac, mtu, offload })
-}
-
-async fn flag(frontend: &Frontend, key: &'static str) -> Result<bool, Error> {
-    match frontend.client().read_flag(&frontend.backend_key(key)).await {
-        Err(fata_xenstore::Error::BadValue) => Err(Error::BadKey(key)),
-        flag => Ok(flag?),
-    }
+    let ours = features::OURS.iter().map(|key| frontend.key(key));
+    let theirs = features::THEIRS.iter().map(|key| frontend.backend_key(key));
+    let paths: Vec<_> = ours.chain(theirs).collect();
+    features::identity(&frontend.read_all(&paths).await?)
 }
 
 /// Shares rings, buffers and a port with the backend, tells it where they are, and goes to Connected, in one
@@ -61,6 +44,7 @@ pub(crate) async fn connect<H: Hypervisor>(
     // The backend finds the receive buffers when it attaches; nobody is there yet to be notified.
     let _ = rx.publish();
     let keys = features::keys(tx.ring_reference(), rx.ring_reference(), channel.port());
+    let keys = keys.map(|(key, value)| (key, decimal::string(value.into())));
     let connection = Connection { channel, tx, rx };
     frontend.switch(State::Connected, &keys).await?;
     Ok(connection)
@@ -68,18 +52,14 @@ pub(crate) async fn connect<H: Hypervisor>(
 
 /// Why a backend that was waited for has not come.
 pub(crate) async fn diagnose(frontend: &Frontend) -> Result<Error, Error> {
-    let backend = frontend.backend_state().await?;
-    let read = |key| {
-        let key = frontend.backend_key(key);
-        async move { frontend.client().read(&key).await.ok() }
-    };
     // libxl's script for vifs: "connected", or "error" with the reason beside it.
-    if read("hotplug-error").await.is_some() || read("hotplug-status").await.as_deref() == Some(b"error") {
-        return Ok(Error::Hotplug);
-    }
-    Ok(match backend {
-        State::Unknown => Error::NoBackend,
-        backend => Error::TimedOut {
+    let paths = ["hotplug-status", "hotplug-error"].map(|key| frontend.backend_key(key));
+    let values = frontend.read_all(&paths).await?;
+    Ok(match (frontend.backend_state(), &*values) {
+        (_, [Some(status), _]) if status == b"error" => Error::Hotplug,
+        (_, [_, Some(_)]) => Error::Hotplug,
+        (State::Unknown, _) => Error::NoBackend,
+        (backend, _) => Error::TimedOut {
             own: frontend.state(),
             backend,
         },

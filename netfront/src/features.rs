@@ -1,11 +1,13 @@
 //! The keys of an interface in xenstore, read and written.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write as _;
 
 use fata_hypercall::{GrantRef, Port};
 use fata_xenstore::decimal;
 
+use crate::Error;
 use crate::abi::{ETHERNET_HEADER, MAX_PACKET};
 
 /// The longest IP packet where nobody says otherwise.
@@ -24,6 +26,51 @@ pub struct Offload {
     pub ipv4: bool,
     /// Over IPv6 (`feature-ipv6-csum-offload`).
     pub ipv6: bool,
+}
+
+/// What an interface is: known once the backend is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// The longest IP packet, in bytes.
+    pub mtu: u16,
+    /// Which checksums may be left blank in what is sent.
+    pub offload: Offload,
+}
+
+/// What [`identity`] reads in our directory.
+pub const OURS: [&str; 2] = ["mac", "mtu"];
+
+/// What it reads in the backend's directory, after that.
+pub const THEIRS: [&str; 3] = ["feature-sg", "feature-no-csum-offload", "feature-ipv6-csum-offload"];
+
+/// What an interface is, from the values of the keys [`OURS`] and [`THEIRS`].
+///
+/// # Errors
+/// [`Error::BadKey`].
+pub fn identity(values: &[Option<Vec<u8>>]) -> Result<Identity, Error> {
+    let [mac, mtu, flags @ ..] = values else {
+        return Err(Error::BadKey("mac"));
+    };
+    let mac = mac.as_deref().and_then(parse_mac).ok_or(Error::BadKey("mac"))?;
+    let mtu = match mtu {
+        None => DEFAULT_MTU,
+        Some(text) => parse_mtu(text).ok_or(Error::BadKey("mtu"))?,
+    };
+    let mut set = [false; THEIRS.len()];
+    for ((set, key), value) in set.iter_mut().zip(THEIRS).zip(flags) {
+        if let Some(value) = value {
+            *set = decimal::parse(value, 0..=u64::MAX).ok_or(Error::BadKey(key))? != 0;
+        }
+    }
+    let [sg, no_ipv4, ipv6] = set;
+    Ok(Identity {
+        mac,
+        // Without scatter and gather, packets of one slot only.
+        mtu: if sg { mtu } else { mtu.min(DEFAULT_MTU) },
+        offload: Offload { ipv4: !no_ipv4, ipv6 },
+    })
 }
 
 /// Parses an Ethernet address as the toolstack writes it: six bytes in hexadecimal, colons between them.
@@ -77,15 +124,14 @@ pub fn mac_name(mac: [u8; 6]) -> String {
 /// * `feature-sg`: we take packets of several slots.
 /// * `feature-ipv6-csum-offload`: we take blank checksums over IPv6 too; over IPv4 that is understood.
 #[must_use]
-pub fn keys(tx_ring: GrantRef, rx_ring: GrantRef, port: Port) -> [(&'static str, String); 7] {
-    let number = |n: u32| decimal::string(n.into());
+pub const fn keys(tx_ring: GrantRef, rx_ring: GrantRef, port: Port) -> [(&'static str, u32); 7] {
     [
-        ("tx-ring-ref", number(tx_ring.0)),
-        ("rx-ring-ref", number(rx_ring.0)),
-        ("event-channel", number(port.0)),
-        ("request-rx-copy", number(1)),
-        ("feature-rx-notify", number(1)),
-        ("feature-sg", number(1)),
-        ("feature-ipv6-csum-offload", number(1)),
+        ("tx-ring-ref", tx_ring.0),
+        ("rx-ring-ref", rx_ring.0),
+        ("event-channel", port.0),
+        ("request-rx-copy", 1),
+        ("feature-rx-notify", 1),
+        ("feature-sg", 1),
+        ("feature-ipv6-csum-offload", 1),
     ]
 }

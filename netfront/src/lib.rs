@@ -50,9 +50,9 @@ mod tx;
 mod vif;
 
 pub use error::{Error, Fault};
-pub use features::{Offload, mac_name};
+pub use features::{Identity, Offload, mac_name};
 pub use frame::{RxFrame, TxFrame};
 pub use rx::{RxChecksum, RxMeta};
 pub use stats::Stats;
 pub use tx::TxChecksum;
-pub use vif::{Identity, Options, Vif};
+pub use vif::{Options, Vif};

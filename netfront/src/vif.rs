@@ -20,7 +20,7 @@ use crate::frame::{RxFrame, TxFrame};
 use crate::rx::{Rx, RxMeta};
 use crate::stats::{Counters, Stats};
 use crate::tx::Tx;
-use crate::{Error, Fault, Offload};
+use crate::{Error, Fault, Identity};
 
 /// How an interface is made.
 #[derive(Clone, Copy, Debug)]
@@ -49,17 +49,6 @@ impl Default for Options {
             limits: Limits::default(),
         }
     }
-}
-
-/// What an interface is: known once the backend is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Its Ethernet address.
-    pub mac: [u8; 6],
-    /// The longest IP packet, in bytes.
-    pub mtu: u16,
-    /// Which checksums may be left blank in what is sent.
-    pub offload: Offload,
 }
 
 /// A network interface (`device/vif/<index>`).

@@ -6,9 +6,9 @@ use fata_grant::RingError;
 use fata_hypercall::{GrantRef, Port};
 use fata_netfront::abi::{ExtraInfo, RxFlags, RxResponse, RxSlot, TxFlags, TxRequest};
 use fata_netfront::assemble::{Assembled, Buffer, Dropped, MAX_FRAGMENTS, Packet, assemble};
-use fata_netfront::features::{keys, parse_mac, parse_mtu};
+use fata_netfront::features::{identity, keys, parse_mac, parse_mtu};
 use fata_netfront::split::{Layout, MAX_SLOTS, split};
-use fata_netfront::{Fault, RxChecksum};
+use fata_netfront::{Error, Fault, Identity, Offload, RxChecksum};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
@@ -290,20 +290,60 @@ proptest! {
 
 #[test]
 fn keys_are_those_of_netif_h() {
-    let keys = keys(GrantRef(8), GrantRef(9), Port(7));
-    let keys = keys.each_ref().map(|(key, value)| (*key, value.as_str()));
     assert_eq!(
-        keys,
+        keys(GrantRef(8), GrantRef(9), Port(7)),
         [
-            ("tx-ring-ref", "8"),
-            ("rx-ring-ref", "9"),
-            ("event-channel", "7"),
-            ("request-rx-copy", "1"),
-            ("feature-rx-notify", "1"),
-            ("feature-sg", "1"),
-            ("feature-ipv6-csum-offload", "1"),
+            ("tx-ring-ref", 8),
+            ("rx-ring-ref", 9),
+            ("event-channel", 7),
+            ("request-rx-copy", 1),
+            ("feature-rx-notify", 1),
+            ("feature-sg", 1),
+            ("feature-ipv6-csum-offload", 1),
         ]
     );
+}
+
+#[test]
+fn rule_69_an_interface_is_what_its_keys_say() {
+    let read = |values: [&str; 5]| {
+        let values = values.map(|value| (value != "-").then(|| value.as_bytes().to_vec()));
+        identity(&values)
+    };
+    let mac = "00:16:3e:00:00:01";
+    let most = Identity {
+        mac: [0, 0x16, 0x3e, 0, 0, 1],
+        mtu: 9000,
+        offload: Offload { ipv4: true, ipv6: true },
+    };
+    assert_eq!(read([mac, "9000", "1", "-", "1"]), Ok(most));
+    let least = Identity {
+        mtu: 1500,
+        offload: Offload::default(),
+        ..most
+    };
+    assert_eq!(read([mac, "9000", "0", "1", "0"]), Ok(least));
+    let silent = Identity {
+        offload: Offload {
+            ipv4: true,
+            ipv6: false,
+        },
+        ..least
+    };
+    assert_eq!(read([mac, "-", "-", "-", "-"]), Ok(silent));
+    let keys = [
+        "mac",
+        "mtu",
+        "feature-sg",
+        "feature-no-csum-offload",
+        "feature-ipv6-csum-offload",
+    ];
+    for (place, key) in keys.into_iter().enumerate() {
+        let mut values = [mac, "9000", "1", "0", "1"];
+        values[place] = "junk";
+        assert_eq!(read(values), Err(Error::BadKey(key)));
+    }
+    assert_eq!(read(["-", "-", "-", "-", "-"]), Err(Error::BadKey("mac")));
 }
 
 #[test]

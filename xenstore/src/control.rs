@@ -69,15 +69,16 @@ impl Control {
     /// # Errors
     /// See [`Client`]. A toolstack that does not let us announce anything is no error.
     pub async fn new(client: &Client) -> Result<Self, Error> {
-        for feature in FEATURES {
-            match client.write(feature, "1").await {
+        let announced = FEATURES.map(|feature| client.write(feature, "1"));
+        for announced in announced {
+            match announced.await {
                 Ok(()) | Err(Error::Refused(_)) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(Self {
             client: client.clone(),
-            watch: client.watch(SHUTDOWN).await?,
+            watch: client.watch(SHUTDOWN)?,
             due: false,
         })
     }

@@ -79,7 +79,7 @@ fn impossible_indices_end_the_connection_rule_61() {
     let mut rig = Rig::new();
     let (store, watcher) = (rig.client(), rig.client());
     let waiter = rig.handle().spawn(async move {
-        let mut watch = watcher.watch("a").await?;
+        let mut watch = watcher.watch("a")?;
         watch.changed().await?;
         watch.changed().await
     });
@@ -163,7 +163,7 @@ fn a_lost_connection_is_made_anew_and_watches_are_set_again() {
     let changes = Rc::new(RefCell::new(0));
     let counter = Rc::clone(&changes);
     let watcher = rig.handle().spawn(async move {
-        let mut watch = store.watch("data").await?;
+        let mut watch = store.watch("data")?;
         loop {
             watch.changed().await?;
             *counter.borrow_mut() += 1;

@@ -219,6 +219,56 @@ fn a_backend_that_never_connects_is_given_up_rules_76_and_77() {
     }
 }
 
+/// A backend that is busy all the time, and never does its part.
+#[test]
+fn rule_76_a_backend_that_writes_without_end_is_given_up_all_the_same() {
+    for (own, backend, expected) in [("1", "1", Step::GiveUp), ("4", "4", Step::Disconnect)] {
+        let mut rig = Rig::new();
+        attach(&mut rig, BACK, own, backend);
+        let (start, store) = (rig.handle().now(), rig.client());
+        let task = rig.handle().spawn(async move {
+            let mut frontend = Frontend::open(&store, "vif", 0).await?;
+            frontend.next().await
+        });
+        rig.settle();
+        while !task.is_finished() {
+            rig.clock.advance(Duration::from_millis(900));
+            rig.server.set(&format!("{BACK}/state"), backend);
+            rig.settle();
+            assert!(rig.handle().now() - start < Duration::from_secs(60), "{expected:?}");
+        }
+        assert_eq!(rig.finish(task), Ok(expected));
+        let Limits { connect, close } = Limits::default();
+        let limit = if expected == Step::GiveUp { connect } else { close };
+        let took = rig.handle().now() - start;
+        assert!((limit..limit + Duration::from_secs(1)).contains(&took), "{took:?}");
+    }
+}
+
+/// Each round trip is a switch to the store's domain and back.
+#[test]
+fn what_does_not_depend_on_each_other_is_asked_for_together() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    rig.server.automatic = false;
+    let (_driver, steps) = drive(&rig);
+    let mut round_trips = 0;
+    loop {
+        rig.settle();
+        let letters = core::mem::take(&mut rig.server.inbox);
+        if letters.is_empty() {
+            break;
+        }
+        round_trips += 1;
+        for letter in &letters {
+            rig.server.answer(letter);
+        }
+    }
+    assert_eq!((own(&rig), taken(&steps)), ("4", vec![Step::Connect]));
+    // The directory's watch fires; our nodes; theirs; begin, write, commit; and one more look.
+    assert_eq!(round_trips, 7);
+}
+
 #[test]
 fn giving_up_may_be_ignored() {
     let mut rig = Rig::new();

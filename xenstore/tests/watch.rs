@@ -19,7 +19,7 @@ fn xsa_349_a_flood_of_events_is_one_rule_62() {
     let (gate, open) = (fata_events::Signal::new(), fata_events::Signal::new());
     let (entered, opened) = (gate.clone(), open.clone());
     let task = rig.handle().spawn(async move {
-        let mut watch = store.watch("data").await.unwrap();
+        let mut watch = store.watch("data").unwrap();
         loop {
             watch.changed().await.unwrap();
             *counter.borrow_mut() += 1;
@@ -51,7 +51,7 @@ fn watches_are_unwatched_exactly_once_rule_63() {
     for round in 1..=1000 {
         let store = rig.client();
         rig.run(async move {
-            let mut watch = store.watch("data").await?;
+            let mut watch = store.watch("data")?;
             watch.changed().await
         })
         .unwrap();
@@ -62,14 +62,14 @@ fn watches_are_unwatched_exactly_once_rule_63() {
     assert_eq!((rig.store.stats().watches, rig.store.stats().pending), (0, 0));
 }
 
-/// Drops the future of `watch` after every possible number of turns.
+/// Drops a watch after every possible number of turns.
 #[test]
 fn a_watch_that_is_dropped_while_it_is_being_set_is_taken_back_rules_59_and_63() {
     for turns in 0..12 {
         let mut rig = Rig::new();
         let store = rig.client();
         let task = rig.handle().spawn(async move {
-            let _watch = store.watch("data").await;
+            let _watch = store.watch("data");
             core::future::pending::<()>().await;
         });
         for _ in 0..turns {
@@ -89,7 +89,7 @@ fn a_refused_watch_is_an_error_and_leaves_nothing() {
     let mut rig = Rig::new();
     rig.server.automatic = false;
     let store = rig.client();
-    let task = rig.handle().spawn(async move { store.watch("data").await.map(|_| ()) });
+    let task = rig.handle().spawn(async move { store.watch("data")?.changed().await });
     rig.settle();
     let letter = rig.server.inbox.pop_front().unwrap();
     rig.server.reply(&letter, &Reply::Error(Errno::ENOSPC));
@@ -129,7 +129,7 @@ fn watches_of_a_kernel_before_us_are_reset() {
     assert_eq!(rig.store.stats().ignored, 1, "an event for somebody who is gone");
     let store = rig.client();
     let task = rig.handle().spawn(async move {
-        let mut watch = store.watch("data").await?;
+        let mut watch = store.watch("data")?;
         watch.changed().await?;
         store.reset_watches().await?;
         watch.changed().await // set again, it fires again

@@ -96,7 +96,7 @@ struct Watching {
     set: bool,
     /// The request that sets it, until it is answered.
     asking: Option<u32>,
-    /// It could not be set again after a reconnect.
+    /// The server has refused it.
     failed: Option<Error>,
 }
 
@@ -240,15 +240,15 @@ impl Mux {
 
     // Watches
 
-    /// Asks for a watch. Gives its token, its counter, and the number of the request that asks for it.
-    pub(super) fn watch(&mut self, path: Path<'_>) -> Result<(u32, Signal, u32), Error> {
+    /// Asks for a watch. Gives its token and its counter.
+    pub(super) fn watch(&mut self, path: Path<'_>) -> Result<(u32, Signal), Error> {
         while self.watches.iter().any(|watch| watch.token == self.next_token) {
             self.next_token = self.next_token.wrapping_add(1);
         }
         let token = self.next_token;
         self.next_token = token.wrapping_add(1);
         let path: Rc<str> = path.as_str().into();
-        let id = self.ask(token, &path, Caller::Future(None))?;
+        let id = self.ask(token, &path)?;
         let events = Signal::new();
         let watch = Watching {
             token,
@@ -259,10 +259,10 @@ impl Mux {
             failed: None,
         };
         self.watches.push(watch);
-        Ok((token, events, id))
+        Ok((token, events))
     }
 
-    fn ask(&mut self, token: u32, path: &Rc<str>, caller: Caller) -> Result<u32, Error> {
+    fn ask(&mut self, token: u32, path: &Rc<str>) -> Result<u32, Error> {
         let name = decimal::string(token.into());
         let request = Request::Watch {
             path: Path::new(path)?,
@@ -276,7 +276,7 @@ impl Mux {
                 token,
                 path: Rc::clone(path),
             },
-            caller,
+            Caller::Nobody,
         )
     }
 
@@ -327,7 +327,7 @@ impl Mux {
             }
             watch.set = false;
             let (token, path) = (watch.token, Rc::clone(&watch.path));
-            let asked = self.ask(token, &path, Caller::Nobody);
+            let asked = self.ask(token, &path);
             if let Some(watch) = self.watches.get_mut(index) {
                 watch.asking = asked.ok();
                 watch.failed = asked.err();

@@ -27,6 +27,24 @@ impl Client {
         self.ask(Path::new(path).map(Request::Read), optional)
     }
 
+    /// The values of several nodes, asked for together: it takes as long as one [`read`](Self::read). `None` for each
+    /// that is missing or not ours to read. The server looks at them in this order, not at one moment.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn read_all(&self, paths: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let asked: Vec<_> = paths.iter().map(|path| self.read(path)).collect();
+        let mut values = Vec::new();
+        for value in asked {
+            values.push(match value.await {
+                Ok(value) => Some(value),
+                Err(error) if error.is_missing() || error.is_denied() => None,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(values)
+    }
+
     /// A node's value as text.
     ///
     /// # Errors
@@ -79,6 +97,19 @@ impl Client {
     pub fn write(&self, path: &str, value: &(impl AsRef<[u8]> + ?Sized)) -> Asked<'_, ()> {
         let value = value.as_ref();
         self.done(Path::new(path).map(|path| Request::Write { path, value }))
+    }
+
+    /// Sets the values of several nodes, in this order and together: it takes as long as one [`write`](Self::write).
+    ///
+    /// # Errors
+    /// See [`Client`]. The nodes before the one that failed are set, and those after it may be: where that matters,
+    /// use a [transaction](Self::transaction).
+    pub async fn write_all(&self, nodes: &[(String, &[u8])]) -> Result<(), Error> {
+        let asked: Vec<_> = nodes.iter().map(|(path, value)| self.write(path, value)).collect();
+        for written in asked {
+            written.await?;
+        }
+        Ok(())
     }
 
     /// The names of a node's children, in the server's order.

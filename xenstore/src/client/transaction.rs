@@ -9,14 +9,8 @@ use super::Client;
 use crate::Error;
 use crate::wire::Request;
 
-/// How often a transaction is tried.
-const ATTEMPTS: u32 = 12;
-
-/// The pause before the second attempt; it doubles from there on.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-
-/// The longest pause. All of them together are about a third of a second.
-const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+/// Milliseconds before each attempt: twelve attempts, and about a third of a second between the first and the last.
+const PAUSES: [u8; 12] = [0, 1, 2, 4, 8, 16, 32, 64, 64, 64, 64, 64];
 
 /// How many transactions are under way at a time; further ones wait. xenstored refuses the eleventh of a domain.
 const AT_ONCE: usize = 4;
@@ -68,7 +62,11 @@ impl Deref for Transaction {
 }
 
 impl Transaction {
-    async fn begin(client: &Client) -> Result<Self, Error> {
+    async fn begin(client: &Client, pause: Duration) -> Result<Self, Error> {
+        if !pause.is_zero() {
+            client.shared.handle.sleep(pause).await;
+            client.shared.mux.borrow_mut().count_retry();
+        }
         let permit = Permit::take(client).await;
         let (asked, generation) = client.begin();
         let transaction = Some((asked.await?, generation));
@@ -126,21 +124,14 @@ impl Client {
         &self,
         mut body: impl AsyncFnMut(&Transaction) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1..=ATTEMPTS {
-            let transaction = Transaction::begin(self).await?;
+        for pause in PAUSES {
+            let transaction = Transaction::begin(self, Duration::from_millis(pause.into())).await?;
             let outcome = match body(&transaction).await {
                 Ok(value) => transaction.commit().await.map(|()| value),
                 Err(error) => Err(error), // dropping the transaction aborts it
             };
-            match outcome {
-                Err(Error::Refused(Errno::EAGAIN)) if attempt < ATTEMPTS => {
-                    self.shared.mux.borrow_mut().count_retry();
-                    self.shared.handle.sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                Err(Error::Refused(Errno::EAGAIN)) => break,
-                outcome => return outcome,
+            if outcome.as_ref().err() != Some(&Error::Refused(Errno::EAGAIN)) {
+                return outcome;
             }
         }
         Err(Error::Contended)

@@ -5,9 +5,9 @@ use core::task::{Context, Poll};
 
 use fata_events::Signal;
 
-use super::{Client, Shared, is_ok};
+use super::{Client, Shared};
 use crate::Error;
-use crate::wire::{MessageType, Path};
+use crate::wire::Path;
 
 /// A watch: the server tells us about every change at or below its path, until this is dropped.
 ///
@@ -17,7 +17,7 @@ use crate::wire::{MessageType, Path};
 ///
 /// ```no_run
 /// # async fn example(store: &fata_xenstore::Client) -> Result<(), fata_xenstore::Error> {
-/// let mut watch = store.watch("control/shutdown").await?;
+/// let mut watch = store.watch("control/shutdown")?;
 /// loop {
 ///     watch.changed().await?; // at once, the first time
 ///     let _wish = store.read_optional("control/shutdown").await?;
@@ -38,7 +38,7 @@ impl Watch {
     /// Waits for something that has changed since the last time this returned. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The connection has ended, or the watch could not be set again after a reconnect.
+    /// The connection has ended, or the server has refused the watch.
     pub async fn changed(&mut self) -> Result<(), Error> {
         self.check()?;
         self.seen = self.events.after(self.seen).await;
@@ -77,20 +77,20 @@ impl Drop for Watch {
 impl Client {
     /// Watches a path and all below it, or something special (`@releaseDomain`). The node need not exist.
     ///
+    /// The request is sent and not waited for: requests that are made from here on see the node after it is watched. If
+    /// the server refuses (stock servers allow a domain 128 watches), [`Watch::changed`] says so.
+    ///
     /// # Errors
-    /// See [`Client`]. Stock servers allow a domain 128 watches.
-    pub async fn watch(&self, path: &str) -> Result<Watch, Error> {
+    /// [`Error::BadPath`], [`Error::TooLong`], and what ended the connection when it has ended.
+    pub fn watch(&self, path: &str) -> Result<Watch, Error> {
         let path = Path::new(path)?;
-        let (token, events, id) = self.shared.with(|mux| mux.watch(path))?;
-        // The guard before the wait: whoever drops this future drops it too.
-        let watch = Watch {
+        let (token, events) = self.shared.with(|mux| mux.watch(path))?;
+        Ok(Watch {
             shared: Rc::clone(&self.shared),
             token,
             events,
             seen: 0,
-        };
-        self.asked(Ok(id), MessageType::WATCH, is_ok).await?;
-        Ok(watch)
+        })
     }
 
     /// Waits until `accept` gives something for a node's value, and gives that.
@@ -105,7 +105,7 @@ impl Client {
         path: &str,
         mut accept: impl FnMut(Option<&[u8]>) -> Option<T>,
     ) -> Result<T, Error> {
-        let mut watch = self.watch(path).await?;
+        let mut watch = self.watch(path)?;
         loop {
             watch.changed().await?;
             let value = match self.read(path).await {

@@ -1,17 +1,18 @@
 //! A frontend's end of a device, as nodes in the store.
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::future::Future;
+use core::future::{Future, poll_fn};
 use core::pin::Pin;
+use core::task::Poll;
 use core::time::Duration;
 
-use fata_events::select::{Either, select};
+use fata_events::Instant;
 use fata_hypercall::{DomId, Errno};
 
+use super::nodes::{Nodes, device_path, join};
 use super::{Action, Event, State, action};
-use crate::{Client, Error, Watch, decimal};
+use crate::{Client, Error, Watch};
 
 /// What [`Frontend::next`] wants the driver to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub enum Step {
     Finish,
 }
 
-/// How long a backend may be silent (rules 76 and 77).
+/// How long a backend may take for its part, whatever it does meanwhile (rules 76 and 77).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Until it is ready to connect, and then until it is connected.
@@ -75,35 +76,29 @@ impl Default for Limits {
 pub struct Frontend {
     client: Client,
     path: String,
-    error_path: String,
     backend_path: String,
     backend_id: DomId,
     limits: Limits,
     /// Our state, as last written or read.
     own: State,
+    /// The backend's state, as last read.
+    theirs: State,
     /// A write of our state was begun and may or may not have happened: its future was dropped.
     unsure: bool,
     /// What we are about: Found, Changed or Stop.
     purpose: Event,
     /// The backend has been connected in this life.
     ready: bool,
-    /// The last look at the states has led to a step; the next look waits for a change.
+    /// What the states ask for has been done; the next look waits for a change.
     settled: bool,
     /// The nodes speak of another device than the one we serve: another backend, or a life that is not ours.
     moved: bool,
-    /// Our nodes may have changed.
-    look_again: bool,
+    /// Since when the backend has had its part to do.
+    since: Instant,
     /// Fires when the key `backend` changes, and when the device is removed.
     whereabouts: Watch,
     /// Fires when the backend's state changes.
     backend: Watch,
-}
-
-/// What the toolstack's nodes say about a device.
-struct Found {
-    backend_path: String,
-    backend_id: DomId,
-    own: State,
 }
 
 impl Frontend {
@@ -115,26 +110,25 @@ impl Frontend {
     /// * See [`Client`].
     pub async fn open(client: &Client, kind: &str, id: u32) -> Result<Self, Error> {
         let path = device_path(kind, id);
-        // The watch before the look: what changes in between is seen.
-        let whereabouts = client.watch(&join(&path, "backend")).await?;
-        let Some(found) = read_found(client, &path).await? else {
-            return Err(Error::Refused(Errno::ENOENT));
-        };
-        let backend = client.watch(&join(&found.backend_path, "state")).await?;
+        // The watches before the looks: what changes in between is seen.
+        let whereabouts = client.watch(&join(&path, "backend"))?;
+        let values = client.read_all(&Nodes::paths(&path)).await?;
+        let nodes = Nodes::parse(&values)?.ok_or(Error::Refused(Errno::ENOENT))?;
+        let backend = client.watch(&join(&nodes.backend_path, "state"))?;
         Ok(Self {
             client: client.clone(),
-            error_path: ["error/", &path, "/error"].concat(),
             path,
-            backend_path: found.backend_path,
-            backend_id: found.backend_id,
+            backend_path: nodes.backend_path,
+            backend_id: nodes.backend_id,
             limits: Limits::default(),
-            own: found.own,
+            own: nodes.own,
+            theirs: State::Unknown,
             unsure: false,
             purpose: Event::Found,
             ready: false,
             settled: false,
             moved: false,
-            look_again: false,
+            since: client.handle().now(),
             whereabouts,
             backend,
         })
@@ -145,7 +139,7 @@ impl Frontend {
     /// # Errors
     /// As [`open`](Self::open), except that a missing device is waited for, without limit.
     pub async fn appear(client: &Client, kind: &str, id: u32) -> Result<Self, Error> {
-        let mut directory = client.watch(&device_path(kind, id)).await?;
+        let mut directory = client.watch(&device_path(kind, id))?;
         loop {
             directory.changed().await?;
             match Self::open(client, kind, id).await {
@@ -155,7 +149,7 @@ impl Frontend {
         }
     }
 
-    /// Sets how long the backend may be silent.
+    /// Sets how long the backend may take.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
@@ -202,15 +196,23 @@ impl Frontend {
         self.own
     }
 
-    /// The backend's state, read now. [`State::Unknown`] if it is not there, not ours to read, or not a state.
+    /// The backend's state, as last read. [`State::Unknown`] if it is not there, not ours to read, or not a state.
+    #[must_use]
+    pub fn backend_state(&self) -> State {
+        self.theirs
+    }
+
+    /// The values of several nodes, as [`Client::read_all`] gives them; asked for again if the connection to the store
+    /// is made anew meanwhile.
     ///
     /// # Errors
-    /// See [`Client`]; refusals are no error here.
-    pub async fn backend_state(&self) -> Result<State, Error> {
-        match self.client.read(&self.backend_key("state")).await {
-            Ok(value) => Ok(State::parse(&value).unwrap_or(State::Unknown)),
-            Err(Error::Refused(_)) => Ok(State::Unknown),
-            Err(error) => Err(error),
+    /// See [`Client`].
+    pub async fn read_all(&self, paths: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        loop {
+            match self.client.read_all(paths).await {
+                Err(Error::Disconnected) => {}
+                outcome => return outcome,
+            }
         }
     }
 
@@ -223,29 +225,14 @@ impl Frontend {
     /// The connection to the store has ended, or the device moved to a backend that makes no sense.
     pub async fn next(&mut self) -> Result<Step, Error> {
         loop {
-            match self.try_next().await {
-                // The nodes are still there when the connection is back.
-                Err(Error::Disconnected) => self.look_again = true,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn try_next(&mut self) -> Result<Step, Error> {
-        let mut expired = false;
-        if self.settled {
-            expired = self.wait().await?;
-        }
-        loop {
+            let expired = self.settled && self.wait().await?;
             self.settled = false;
-            let backend = self.look().await?;
+            self.look().await?;
             let event = if expired { Event::Expired } else { self.purpose };
-            expired = false;
-            let step = match action(self.own, backend, event) {
-                Action::Wait => {
-                    expired = self.wait().await?;
-                    continue;
-                }
+            let action = action(self.own, self.theirs, event);
+            self.settled = !matches!(action, Action::Close | Action::Restart);
+            return Ok(match action {
+                Action::Wait => continue,
                 Action::Close => {
                     self.set_state(State::Closing).await?;
                     continue;
@@ -266,9 +253,7 @@ impl Frontend {
                 Action::Disconnect => Step::Disconnect,
                 Action::GiveUp => Step::GiveUp,
                 Action::Finish => Step::Finish,
-            };
-            self.settled = true;
-            return Ok(step);
+            });
         }
     }
 
@@ -276,6 +261,7 @@ impl Frontend {
     pub fn stop(&mut self) {
         self.purpose = Event::Stop;
         self.settled = false;
+        self.since = self.client.handle().now();
     }
 
     /// The device is broken: writes why to where the toolstack looks for it, and [stops](Self::stop).
@@ -285,7 +271,10 @@ impl Frontend {
     pub async fn fatal(&mut self, text: &str) -> Result<(), Error> {
         self.stop();
         // If even this cannot be written, the state still tells; and if nothing can, that fails below.
-        let _ = self.client.write(&self.error_path, text).await;
+        let _ = self
+            .client
+            .write(&["error/", &self.path, "/error"].concat(), text)
+            .await;
         match self.own {
             State::Closing | State::Closed | State::Unknown => Ok(()),
             _ => self.set_state(State::Closing).await,
@@ -319,43 +308,32 @@ impl Frontend {
         self.write_state(state, keys).await
     }
 
-    /// Boxed, so that each of the many who await it holds a pointer and not a transaction.
-    fn write_state<'a>(
-        &'a mut self,
-        state: State,
-        keys: Vec<(String, &'a [u8])>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>> {
-        Box::pin(self.try_write_state(state, keys))
-    }
-
-    async fn try_write_state(&mut self, state: State, keys: Vec<(String, &[u8])>) -> Result<(), Error> {
-        if self.own == state && keys.is_empty() && !self.unsure {
+    async fn write_state(&mut self, state: State, mut nodes: Vec<(String, &[u8])>) -> Result<(), Error> {
+        if self.own == state && nodes.is_empty() && !self.unsure {
             return Ok(());
         }
         let node = self.key("state");
+        nodes.push((node.clone(), state.digit().as_bytes()));
         self.unsure = true;
-        let written = loop {
-            let attempt = self.client.transaction(async |nodes| {
-                let old = match nodes.read(&node).await {
-                    Ok(old) => old,
-                    Err(error) if error.is_missing() => return Ok(false),
-                    Err(error) => return Err(error),
-                };
-                for (key, value) in &keys {
-                    nodes.write(key, value).await?;
-                }
-                if old != state.digit().as_bytes() {
-                    nodes.write(&node, state.digit()).await?;
-                }
-                Ok(true)
+        let outcome = loop {
+            let attempt = self.client.transaction(async |transaction| {
+                let old = transaction.read(&node);
+                let written = transaction.write_all(&nodes).await;
+                // A node that is not there any more is not made again.
+                old.await?;
+                written
             });
             match attempt.await {
                 Err(Error::Disconnected) => {} // doing it twice does no harm
-                outcome => break outcome?,
+                outcome => break outcome,
             }
         };
+        self.own = match outcome {
+            Err(error) if error.is_missing() => State::Unknown,
+            outcome => outcome.map(|()| state)?,
+        };
         self.unsure = false;
-        self.own = if written { state } else { State::Unknown };
+        self.since = self.client.handle().now();
         // A device with two steps goes on to Connected when it is Ready: that is no news for it.
         self.settled = self.ready && self.own == State::Connected;
         self.ready &= self.own == State::Connected;
@@ -373,8 +351,8 @@ impl Frontend {
         let handle = self.client.handle().clone();
         let wait = async {
             loop {
-                self.backend.take_changed();
-                let state = self.backend_state().await?;
+                self.look().await?;
+                let state = self.theirs;
                 if wanted.contains(&state) {
                     return Ok(state);
                 }
@@ -387,128 +365,83 @@ impl Frontend {
         handle.timeout(limit, wait).await.unwrap_or(Err(Error::TimedOut))
     }
 
-    /// Waits for a change. `true` if the other end was silent for too long instead.
+    /// Waits for a change, or until the backend's time is up; `true` if it is up.
     async fn wait(&mut self) -> Result<bool, Error> {
+        let handle = self.client.handle().clone();
         let limit = match (self.own, self.purpose) {
             (State::Closing, _) | (State::Closed, Event::Found) => Some(self.limits.close),
             (State::Closed, _) => None,
             _ if self.ready => None,
             _ => Some(self.limits.connect),
         };
-        let handle = self.client.handle().clone();
-        let change = select(self.whereabouts.changed(), self.backend.changed());
-        let change = match limit {
-            None => change.await,
-            Some(limit) => match handle.timeout(limit, change).await {
-                Ok(change) => change,
-                Err(_) => return Ok(true),
-            },
-        };
-        // What fired is to be looked at, also by a future that comes after this one was dropped.
-        self.settled = false;
-        let result = match change {
-            Either::First(result) => {
-                self.look_again = true;
-                result
+        let mut time = limit.map(|limit| handle.sleep_until(self.since + limit));
+        let expired = poll_fn(|cx| {
+            // The time first, so that changes without end do not hide it.
+            let expired = time.as_mut().is_some_and(|time| Pin::new(time).poll(cx).is_ready());
+            let backend = self.backend.poll_changed(cx)?;
+            let whereabouts = self.whereabouts.poll_changed(cx)?;
+            if expired || backend.is_ready() || whereabouts.is_ready() {
+                // To be looked at, also by a future that comes after this one was dropped.
+                self.settled = false;
+                Poll::Ready(Ok(expired))
+            } else {
+                Poll::Pending
             }
-            Either::Second(result) => result,
-        };
-        result.map(|()| false)
+        });
+        let expired = expired.await?;
+        if expired {
+            self.since = handle.now();
+        }
+        Ok(expired)
     }
 
-    /// Looks at the nodes: at ours if they may have changed, and at the backend's state, which it gives.
-    async fn look(&mut self) -> Result<State, Error> {
-        self.backend.take_changed();
-        self.look_again |= self.whereabouts.take_changed();
-        if self.look_again || self.unsure || self.moved {
-            match read_found(&self.client, &self.path).await? {
+    /// Looks at our nodes and at the backend's state.
+    async fn look(&mut self) -> Result<(), Error> {
+        loop {
+            self.backend.take_changed();
+            self.whereabouts.take_changed();
+            let mut paths = Nodes::paths(&self.path);
+            paths.push(self.backend_key("state"));
+            let mut values = self.read_all(&paths).await?;
+            let backend = values.pop().flatten();
+            match Nodes::parse(&values)? {
                 None => self.own = State::Unknown,
-                Some(found) => self.compare(found).await?,
+                Some(nodes) => {
+                    if core::mem::take(&mut self.unsure) {
+                        self.own = nodes.own;
+                    }
+                    self.moved |= nodes.backend_path != self.backend_path || nodes.own != self.own;
+                    // Only when nothing is shared with the old backend any more.
+                    if self.moved && matches!(self.own, State::Initialising | State::Closed) {
+                        self.go_over(nodes)?;
+                        continue;
+                    }
+                }
             }
-            self.look_again = false;
+            self.theirs = match backend {
+                // Whatever the new backend does is not about what we shared with the old one.
+                _ if self.moved || self.own == State::Unknown => State::Unknown,
+                Some(state) => State::parse(&state).unwrap_or(State::Unknown),
+                None => State::Unknown,
+            };
+            return Ok(());
         }
-        if self.moved || self.own == State::Unknown {
-            // Whatever the new backend does is not about what we shared with the old one.
-            return Ok(State::Unknown);
-        }
-        self.backend_state().await
     }
 
-    /// Finds out whether the nodes still speak of what we serve; if not, goes over to what they speak of as soon as
-    /// nothing is shared with the old backend.
-    async fn compare(&mut self, found: Found) -> Result<(), Error> {
-        if self.unsure {
-            self.own = found.own;
-            self.unsure = false;
+    /// From here on we serve the device that the nodes speak of.
+    fn go_over(&mut self, nodes: Nodes) -> Result<(), Error> {
+        if nodes.backend_path != self.backend_path {
+            self.backend = self.client.watch(&join(&nodes.backend_path, "state"))?;
         }
-        self.moved |= found.backend_path != self.backend_path || found.own != self.own;
-        if self.moved && matches!(self.own, State::Initialising | State::Closed) {
-            if found.backend_path != self.backend_path {
-                self.backend = self.client.watch(&join(&found.backend_path, "state")).await?;
-            }
-            self.backend_path = found.backend_path;
-            self.backend_id = found.backend_id;
-            self.own = found.own;
-            self.moved = false;
-            self.ready = false;
-            if self.purpose == Event::Changed {
-                self.purpose = Event::Found;
-            }
+        self.backend_path = nodes.backend_path;
+        self.backend_id = nodes.backend_id;
+        self.own = nodes.own;
+        self.moved = false;
+        self.ready = false;
+        self.since = self.client.handle().now();
+        if self.purpose == Event::Changed {
+            self.purpose = Event::Found;
         }
         Ok(())
     }
-}
-
-/// What the toolstack's nodes say; `None` while one of them is missing or is not ours to read.
-async fn read_found(client: &Client, path: &str) -> Result<Option<Found>, Error> {
-    let read = async {
-        let backend_path = client.read_string(&join(path, "backend")).await?;
-        let backend_id = client
-            .read_number(&join(path, "backend-id"), 0..=DomId::FIRST_RESERVED.0 - 1)
-            .await?;
-        let own = client
-            .read_parsed(&join(path, "state"), |value| State::parse(value).ok())
-            .await?;
-        Ok(Found {
-            backend_path,
-            backend_id: DomId(backend_id),
-            own,
-        })
-    };
-    match read.await {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if Error::is_missing(error) || error.is_denied() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The ids of the devices of a type that the domain has, in order. Names that are no numbers are left out.
-///
-/// To be told of new ones, watch `device/<kind>`.
-///
-/// # Errors
-/// See [`Client`]; a missing directory is no error.
-pub async fn devices(client: &Client, kind: &str) -> Result<Vec<u32>, Error> {
-    let names = match client.list(&join("device", kind)).await {
-        Ok(names) => names,
-        Err(error) if error.is_missing() => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let mut ids = Vec::new();
-    for name in names {
-        // They are few: put in their places one by one, they need no sorting, which is large.
-        if let Some(id) = decimal::parse(name.as_bytes(), 0..=u32::MAX.into()) {
-            let id = id as u32;
-            ids.insert(ids.partition_point(|&other| other < id), id);
-        }
-    }
-    Ok(ids)
-}
-
-fn device_path(kind: &str, id: u32) -> String {
-    ["device/", kind, "/", &decimal::string(id.into())].concat()
-}
-
-fn join(directory: &str, name: &str) -> String {
-    [directory, "/", name].concat()
 }

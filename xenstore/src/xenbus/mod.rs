@@ -4,9 +4,11 @@
 //! [`action`] the whole state machine of a frontend as one table, and [`Frontend`] a device's nodes driven by it.
 
 mod frontend;
+mod nodes;
 mod state;
 mod table;
 
-pub use frontend::{Frontend, Limits, Step, devices};
+pub use frontend::{Frontend, Limits, Step};
+pub use nodes::devices;
 pub use state::State;
 pub use table::{Action, Event, action};

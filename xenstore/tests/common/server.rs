@@ -223,7 +223,7 @@ impl Server {
         }
     }
 
-    fn answer(&mut self, letter: &Letter) {
+    pub fn answer(&mut self, letter: &Letter) {
         match self.act(letter) {
             Ok(reply) => self.reply(letter, &reply),
             Err(errno) => self.reply(letter, &Reply::Error(errno)),
