@@ -456,7 +456,13 @@ impl<H: Hypervisor> Vif<H> {
     /// The backend is connected, perhaps not for the first time.
     fn ready(&self) {
         let inner = &*self.0;
-        if self.link_up() || inner.fault.get().is_some() || inner.channel.borrow().is_none() {
+        if self.link_up() {
+            // Perhaps its driver was started anew and serves the rings as it found them: there may be responses of which
+            // its former self died before it could tell.
+            inner.changes.raise();
+            return;
+        }
+        if inner.fault.get().is_some() || inner.channel.borrow().is_none() {
             return;
         }
         inner.counters.count(|stats| stats.connections += 1);

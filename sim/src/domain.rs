@@ -15,11 +15,13 @@ use fata_hypercall::{
 };
 
 use crate::clock::Tsc;
+use crate::events::EventFaults;
 use crate::faults::{Call, Faults};
 use crate::grants::Pins;
 use crate::machine::{Machine, SlotId};
 use crate::memory::{Memory, Run};
 use crate::ports::{PortState, PortTable};
+use crate::rng::Rng;
 use crate::sim::Waker;
 
 /// How a domain is made. `sim.domain("name")` takes every default.
@@ -112,6 +114,7 @@ pub(crate) struct DomainState {
     pub(crate) shutdown: Cell<Option<ShutdownReason>>,
     pub(crate) hypervisor_log: RefCell<Vec<u8>>,
     pub(crate) faults: Faults,
+    pub(crate) event_faults: Cell<EventFaults>,
     pub(crate) counters: Counters,
     /// Seeded early returns from `poll`: once in so many times; 0 never.
     pub(crate) spurious_wakes: Cell<u64>,
@@ -140,7 +143,8 @@ impl DomainState {
             sleep: Cell::new(None),
             shutdown: Cell::new(None),
             hypervisor_log: RefCell::default(),
-            faults: Faults::default(),
+            faults: Faults::new(Rng::new(rng.next_u64())),
+            event_faults: Cell::default(),
             counters: Counters::default(),
             spurious_wakes: Cell::new(64),
             config,

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use fata_hypercall::Errno;
 
+use crate::rng::Rng;
+
 /// A hypercall that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
@@ -23,11 +25,16 @@ pub enum Call {
 #[derive(Debug)]
 struct Plan {
     call: Call,
-    /// Calls to let pass first.
-    skip: u64,
-    /// Failures left; `None` is for ever.
-    times: Option<u64>,
+    when: When,
     errno: Errno,
+}
+
+#[derive(Debug)]
+enum When {
+    /// After so many calls, and so many times; `None` is for ever.
+    Counted { skip: u64, times: Option<u64> },
+    /// Once in so many calls.
+    OneIn(u64),
 }
 
 /// The fault plan of one domain. Every hypercall asks it first.
@@ -42,20 +49,35 @@ struct Plan {
 /// assert_eq!(domain.evtchn_alloc_unbound(DomId::DOM0), Err(Errno::ENOSPC));
 /// assert!(domain.evtchn_alloc_unbound(DomId::DOM0).is_ok());
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Faults {
     plans: RefCell<Vec<Plan>>,
+    rng: RefCell<Rng>,
 }
 
 impl Faults {
+    pub(crate) const fn new(rng: Rng) -> Self {
+        Self {
+            plans: RefCell::new(Vec::new()),
+            rng: RefCell::new(rng),
+        }
+    }
+
     /// The `nth` call from now on fails with `errno`; 1 is the next one. Other calls are not touched.
     pub fn fail(&self, call: Call, nth: u64, errno: Errno) {
-        self.plan(call, nth.saturating_sub(1), Some(1), errno);
+        let (skip, times) = (nth.saturating_sub(1), Some(1));
+        self.plan(call, When::Counted { skip, times }, errno);
     }
 
     /// After `pass` more calls, every one fails with `errno` until [`clear`](Self::clear).
     pub fn fail_after(&self, call: Call, pass: u64, errno: Errno) {
-        self.plan(call, pass, None, errno);
+        let (skip, times) = (pass, None);
+        self.plan(call, When::Counted { skip, times }, errno);
+    }
+
+    /// Once in `n` times the call fails with `errno`, by chance, until [`clear`](Self::clear).
+    pub fn fail_one_in(&self, call: Call, n: u64, errno: Errno) {
+        self.plan(call, When::OneIn(n), errno);
     }
 
     /// Forgets every plan.
@@ -63,13 +85,8 @@ impl Faults {
         self.plans.borrow_mut().clear();
     }
 
-    fn plan(&self, call: Call, skip: u64, times: Option<u64>, errno: Errno) {
-        self.plans.borrow_mut().push(Plan {
-            call,
-            skip,
-            times,
-            errno,
-        });
+    fn plan(&self, call: Call, when: When, errno: Errno) {
+        self.plans.borrow_mut().push(Plan { call, when, errno });
     }
 
     /// What `call` shall answer this time; `None`: let it do its work.
@@ -77,14 +94,20 @@ impl Faults {
         let mut plans = self.plans.borrow_mut();
         let mut answer = None;
         for plan in plans.iter_mut().filter(|plan| plan.call == call) {
-            if plan.skip > 0 {
-                plan.skip -= 1;
-            } else if answer.is_none() {
-                answer = Some(plan.errno);
-                plan.times = plan.times.map(|times| times - 1);
+            match &mut plan.when {
+                When::Counted { skip: 0, times } if answer.is_none() => {
+                    answer = Some(plan.errno);
+                    *times = times.map(|times| times - 1);
+                }
+                When::Counted { skip, .. } => *skip = skip.saturating_sub(1),
+                When::OneIn(n) => {
+                    if self.rng.borrow_mut().one_in(*n) {
+                        answer = answer.or(Some(plan.errno));
+                    }
+                }
             }
         }
-        plans.retain(|plan| plan.times != Some(0));
+        plans.retain(|plan| !matches!(plan.when, When::Counted { times: Some(0), .. }));
         answer
     }
 }
@@ -95,7 +118,7 @@ mod tests {
 
     #[test]
     fn plans_count_their_own_calls() {
-        let faults = Faults::default();
+        let faults = Faults::new(Rng::new(1));
         faults.fail(Call::EvtchnSend, 1, Errno::EINVAL);
         faults.fail_after(Call::AllocPages, 2, Errno::ENOMEM);
         assert_eq!(faults.consult(Call::AllocPages), None);
@@ -106,5 +129,8 @@ mod tests {
         assert_eq!(faults.consult(Call::AllocPages), Some(Errno::ENOMEM));
         faults.clear();
         assert_eq!(faults.consult(Call::AllocPages), None);
+        faults.fail_one_in(Call::AllocPages, 4, Errno::ENOMEM);
+        let failed = (0..1000).filter(|_| faults.consult(Call::AllocPages).is_some()).count();
+        assert!((150..350).contains(&failed), "{failed}");
     }
 }

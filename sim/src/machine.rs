@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use fata_hypercall::{DomId, Errno, Port};
 
 use crate::domain::DomainState;
+use crate::events::LateEvents;
 use crate::ports::PortState;
 use crate::rng::{Rng, mix};
 
@@ -18,6 +19,10 @@ pub(crate) struct Slot {
     /// Wake at this time at the latest, in nanoseconds.
     pub(crate) deadline: Option<u64>,
     pub(crate) turns: u64,
+    /// It is a domain, which sleeps when it says so; a service sleeps after each step.
+    pub(crate) is_domain: bool,
+    /// It has something to run.
+    pub(crate) live: bool,
 }
 
 /// The number of a slot.
@@ -31,6 +36,7 @@ pub(crate) struct Machine {
     trace: Cell<u64>,
     domains: RefCell<Vec<Rc<DomainState>>>,
     slots: RefCell<Vec<Slot>>,
+    pub(crate) late: LateEvents,
     violations: RefCell<Vec<String>>,
 }
 
@@ -46,6 +52,7 @@ impl Machine {
             trace: Cell::new(seed),
             domains: RefCell::default(),
             slots: RefCell::default(),
+            late: LateEvents::default(),
             violations: RefCell::default(),
         }
     }
@@ -97,15 +104,51 @@ impl Machine {
 
     // Who sleeps
 
-    pub(crate) fn add_slot(&self, name: &str) -> SlotId {
+    pub(crate) fn add_slot(&self, name: &str, is_domain: bool) -> SlotId {
         let mut slots = self.slots.borrow_mut();
         slots.push(Slot {
             name: name.to_owned(),
             runnable: true,
             deadline: None,
             turns: 0,
+            is_domain,
+            live: false,
         });
         slots.len() - 1
+    }
+
+    /// One of those that can run, by chance.
+    pub(crate) fn choose(&self) -> Option<SlotId> {
+        let slots = self.slots.borrow();
+        let ready = || slots.iter().enumerate().filter(|(_, slot)| slot.runnable && slot.live);
+        let count = ready().count();
+        if count == 0 {
+            return None;
+        }
+        ready().nth(self.below(count as u64) as usize).map(|(id, _)| id)
+    }
+
+    /// Somebody whose deadline has come, and whether it is a domain.
+    pub(crate) fn next_due(&self) -> Option<(SlotId, bool)> {
+        let (now, slots) = (self.now.get(), self.slots.borrow());
+        let due = |(id, slot): (SlotId, &Slot)| (slot.deadline? <= now).then_some((id, slot.is_domain));
+        slots.iter().enumerate().find_map(due)
+    }
+
+    /// When something happens by itself.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        let slots = self.slots.borrow();
+        slots
+            .iter()
+            .filter_map(|slot| slot.deadline)
+            .chain(self.late.next())
+            .min()
+    }
+
+    pub(crate) fn set_live(&self, slot: SlotId, live: bool) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(slot) {
+            slot.live = live;
+        }
     }
 
     pub(crate) fn with_slots<T>(&self, f: impl FnOnce(&mut Vec<Slot>) -> T) -> T {
@@ -167,7 +210,7 @@ impl Machine {
             Some(PortState::Unbound { .. }) => Ok(()),
             Some(PortState::Interdomain { remote, port }) => {
                 if let Some(remote) = self.domain(remote) {
-                    self.raise(&remote, port);
+                    self.deliver(&remote, port);
                 }
                 Ok(())
             }

@@ -77,7 +77,7 @@ impl Sim {
         let config = config.into();
         let id = DomId(self.last_domain.get() + 1);
         self.last_domain.set(id.0);
-        let slot = self.add_slot(&format!("{id} {}", config.name));
+        let slot = self.add_domain_slot(&format!("{id} {}", config.name));
         let (console, store) = (config.console, config.store);
         let state = Rc::new(DomainState::new(&self.machine, id, config, slot));
         self.machine.add_domain(Rc::clone(&state));
@@ -202,6 +202,7 @@ impl Sim {
 
     /// `xl network-detach`: asks the frontend to close and takes the device away when it has, or after `limit`.
     pub fn remove_vif(&self, vif: &Netback, limit: Duration) -> bool {
+        vif.expect_leave();
         let _ = self.store.write(&format!("{}/online", vif.backend_path()), "0");
         let _ = self.store.write(&format!("{}/state", vif.backend_path()), "5");
         let closed = self.try_run_until(|| vif.is_closed(), limit);

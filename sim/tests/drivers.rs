@@ -68,7 +68,7 @@ fn the_store_client_reads_writes_watches_and_transacts() {
                 let service = handle.spawn(store.run());
                 assert_eq!(store.read_string("name").await.unwrap(), "guest");
                 store.write("data/a", "1").await.unwrap();
-                let mut watch = store.watch("control/shutdown").await.unwrap();
+                let mut watch = store.watch("control/shutdown").unwrap();
                 watch.changed().await.unwrap();
                 loop {
                     let request = store.read_string("control/shutdown").await.unwrap();

@@ -1,13 +1,15 @@
 //! A connected vif: two rings, two ports, and the packets on their way.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use fata_hypercall::{DomId, Port, SystemTime};
+use fata_hypercall::{DomId, GrantRef, Port, SystemTime};
 
 use super::ring::Ring;
 use super::tx::{self, Pending, Taken};
 use super::{Behaviour, Checksums, Stats, rx};
 use crate::domain::Domain;
+use crate::grants::Mapping;
+use crate::ports::PortState;
 use crate::wire::{Checksum, GsoKind, Packet, Plug};
 
 /// Packets that wait for the guest's buffers before new ones are dropped.
@@ -19,12 +21,12 @@ const RX_DRAIN_NS: u64 = 10_000_000_000;
 type Job = fn(&mut Link, &Plug, &Behaviour, &mut Stats) -> bool;
 
 pub(super) struct Link {
-    dom0: Domain,
-    guest: DomId,
-    tx: Ring,
-    rx: Ring,
-    tx_port: Port,
-    rx_port: Port,
+    pub(super) dom0: Domain,
+    pub(super) guest: DomId,
+    pub(super) tx: Ring,
+    pub(super) rx: Ring,
+    pub(super) tx_port: Port,
+    pub(super) rx_port: Port,
     /// Requests may be there; looked at only after an event or a final check that found some.
     tx_awake: bool,
     /// The guest has too few buffers and will send an event.
@@ -34,8 +36,14 @@ pub(super) struct Link {
     /// Handed on and not yet answered: their pages are mapped.
     sent: Vec<Pending>,
     queue: VecDeque<(u64, Packet)>,
-    /// The guest broke a rule for which Linux switches the vif off.
+    /// The guest broke a rule for which Linux switches the vif off, or we did.
     disabled: bool,
+    /// What the guest does is no longer its fault: we have broken the rules, or the toolstack has asked it to leave.
+    pub(super) lenient: bool,
+    /// Pages that a hostile backend does not let go.
+    pub(super) kept: Vec<Mapping>,
+    /// What the guest has sent from.
+    pub(super) tx_references: BTreeSet<GrantRef>,
     pub(super) can_gather: bool,
     pub(super) can_gso4: bool,
     pub(super) can_gso6: bool,
@@ -44,7 +52,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) const fn new(dom0: Domain, guest: DomId, tx: Ring, rx: Ring, tx_port: Port, rx_port: Port) -> Self {
+    pub(super) fn new(dom0: Domain, guest: DomId, tx: Ring, rx: Ring, tx_port: Port, rx_port: Port) -> Self {
         Self {
             dom0,
             guest,
@@ -58,6 +66,9 @@ impl Link {
             sent: Vec::new(),
             queue: VecDeque::new(),
             disabled: false,
+            lenient: false,
+            kept: Vec::new(),
+            tx_references: BTreeSet::new(),
             can_gather: false,
             can_gso4: false,
             can_gso6: false,
@@ -95,6 +106,34 @@ impl Link {
         jobs.iter().any(|job| job(self, plug, behaviour, stats))
     }
 
+    /// The guest has broken a rule, unless we have.
+    fn accuse(&self, what: &str) {
+        if !self.lenient {
+            let guest = self.guest;
+            self.dom0.machine.violation(format!("netback for {guest}: {what}"));
+        }
+    }
+
+    /// What waits for somebody who sleeps, while all sleep.
+    pub(super) fn due(&self) -> Option<&'static str> {
+        let guest = self.dom0.machine.domain(self.guest)?;
+        let told = |port| self.dom0.state.is_pending(port);
+        if self.disabled || self.lenient || guest.sleep.get().is_none() {
+            return None;
+        }
+        if !self.tx_awake && self.tx.unconsumed() > 0 && !told(self.tx_port) {
+            return Some("the guest has sent and not notified");
+        }
+        if self.rx_waiting && self.rx.unconsumed() > 0 && self.rx.has_requests_to_tell() && !told(self.rx_port) {
+            return Some("the guest has posted buffers and not notified");
+        }
+        let peer = match self.dom0.port_state(self.rx_port) {
+            Some(PortState::Interdomain { port, .. }) => port,
+            _ => return None,
+        };
+        (self.rx.has_news() && !guest.is_pending(peer)).then_some("the guest sleeps over received packets")
+    }
+
     fn notify(&self, port: Port, stats: &mut Stats) {
         stats.notifications += 1;
         let _ = self.dom0.machine.send(&self.dom0.state, port);
@@ -109,16 +148,18 @@ impl Link {
         }
         match tx::take(&mut self.tx, &self.dom0, self.guest) {
             Ok(Taken::Nothing) => self.tx_awake = self.tx.final_check(),
-            Ok(Taken::Answered { dropped }) => {
-                stats.tx_dropped += u64::from(dropped);
+            Ok(Taken::Answered) => self.publish_tx(stats),
+            Ok(Taken::Dropped(why)) => {
+                stats.tx_dropped += 1;
+                self.accuse(&format!("dropped a packet: {why}"));
                 self.publish_tx(stats);
             }
-            Ok(Taken::Packet(pending)) => self.pending.push_back(pending),
+            Ok(Taken::Packet(pending)) => {
+                self.tx_references.extend(pending.references());
+                self.pending.push_back(pending);
+            }
             Err(fatal) => {
-                let guest = self.guest;
-                self.dom0
-                    .machine
-                    .violation(format!("netback: vif of {guest} disabled: {}", fatal.0));
+                self.accuse(&format!("vif disabled: {}", fatal.0));
                 self.disabled = true;
             }
         }
@@ -144,7 +185,9 @@ impl Link {
             return false;
         }
         let chosen = self.dom0.machine.below(self.sent.len() as u64) as usize;
-        self.sent.swap_remove(chosen).finish(&mut self.tx);
+        if !self.sent.swap_remove(chosen).finish(&mut self.tx) {
+            self.accuse("a packet was changed before it was sent");
+        }
         self.publish_tx(stats);
         true
     }
@@ -182,7 +225,8 @@ impl Link {
         let is_ipv6 = packet.bytes.get(12..14) == Some(&[0x86, 0xdd]);
         let may_be_blank = if is_ipv6 { self.ipv6_csum } else { self.ip_csum };
         match choice {
-            0 if may_be_blank && packet.checksum != Checksum::Blank => {
+            // What came wrong from the wire stays wrong.
+            0 if may_be_blank && packet.checksum != Checksum::Blank && packet.verify() == Some(true) => {
                 let _ = packet.blank();
             }
             1 => {
@@ -221,10 +265,7 @@ impl Link {
             return true;
         }
         if self.rx.unconsumed() > super::ring::SIZE {
-            let guest = self.guest;
-            self.dom0
-                .machine
-                .violation(format!("netback: vif of {guest} disabled: impossible receive requests"));
+            self.accuse("vif disabled: impossible receive requests");
             self.disabled = true;
             return true;
         }
@@ -236,10 +277,13 @@ impl Link {
         let Some((_, packet)) = self.queue.pop_front() else {
             return false;
         };
-        if rx::put(&mut self.rx, &self.dom0, self.guest, &packet, behaviour.fill) {
-            stats.rx_packets += 1;
-            stats.rx_bytes += packet.bytes.len() as u64;
-            stats.rx_slots += u64::from(slots);
+        match rx::put(&mut self.rx, &self.dom0, self.guest, &packet, behaviour.fill) {
+            Ok(()) => {
+                stats.rx_packets += 1;
+                stats.rx_bytes += packet.bytes.len() as u64;
+                stats.rx_slots += u64::from(slots);
+            }
+            Err(why) => self.accuse(&why),
         }
         if self.rx.publish() {
             self.notify(self.rx_port, stats);

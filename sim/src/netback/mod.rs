@@ -2,6 +2,7 @@
 //! the same discipline of notifications. A frontend that forgets a final check hangs here as it would there.
 
 mod link;
+mod malice;
 mod ring;
 mod rx;
 mod tx;
@@ -16,6 +17,7 @@ use fata_hypercall::PAGE_SIZE;
 use crate::domain::Domain;
 use crate::sim::{Sim, Waker};
 use crate::toolstack::VifConfig;
+pub use malice::{Malice, Trick};
 use xenbus::Backend;
 
 /// States of a device's end (xen/include/public/io/xenbus.h).
@@ -92,6 +94,8 @@ pub struct Behaviour {
     pub checksums: Checksums,
     /// False: the backend never says a word.
     pub responsive: bool,
+    /// What it does that no backend may do.
+    pub malice: Malice,
 }
 
 impl Default for Behaviour {
@@ -108,6 +112,7 @@ impl Default for Behaviour {
             },
             checksums: Checksums::AsTheyAre,
             responsive: true,
+            malice: Malice::NONE,
         }
     }
 }
@@ -133,6 +138,8 @@ pub struct Stats {
     pub notifications: u64,
     /// Times that the rings were connected.
     pub connects: u64,
+    /// Rules that it broke.
+    pub tricks: u64,
 }
 
 /// The backend of one vif. Clones are the same backend.
@@ -162,8 +169,13 @@ impl Netback {
             made = Some(Rc::clone(&backend));
             move || backend.borrow_mut().step()
         });
+        let backend = made.expect("made above");
+        sim.stalls.watch({
+            let backend = Rc::clone(&backend);
+            move || backend.borrow().due()
+        });
         Self {
-            backend: made.expect("made above"),
+            backend,
             waker,
             front,
             back,
@@ -216,7 +228,40 @@ impl Netback {
         &self.back
     }
 
-    /// The driver is gone: it lets go of everything at once, without a word to the frontend.
+    /// Makes it hostile, or honest again, from the next step on.
+    pub fn set_malice(&self, malice: Malice) {
+        self.backend.borrow_mut().behaviour.malice = malice;
+    }
+
+    /// It hangs: whatever comes, it neither answers nor lets go. Or it goes on.
+    pub fn set_silent(&self, silent: bool) {
+        self.backend.borrow_mut().set_silent(silent);
+        self.waker.wake();
+    }
+
+    /// The driver domain dies: its mappings and ports are gone, and the store still says what it said.
+    pub fn crash(&self) {
+        self.backend.borrow_mut().crash();
+    }
+
+    /// The driver starts anew, whether it has crashed before or not. It knows nothing of the frontend but what the
+    /// store and the rings say.
+    pub fn restart(&self) {
+        self.backend.borrow_mut().restart();
+        self.waker.wake();
+    }
+
+    pub(crate) fn expect_leave(&self) {
+        self.backend.borrow_mut().expect_leave();
+    }
+
+    /// It has not crashed, and was not stopped.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.backend.borrow().is_alive()
+    }
+
+    /// The device is taken away: the driver lets go of everything at once, without a word to the frontend.
     pub fn stop(&self) {
         self.backend.borrow_mut().stop();
         self.waker.wake();

@@ -2,16 +2,23 @@
 //!
 //! Deliberately not the grant crate's ring: two readings of one header find each other's mistakes.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use crate::grants::Mapping;
 
-const REQ_PROD: usize = 0;
-const REQ_EVENT: usize = 4;
-const RSP_PROD: usize = 8;
-const RSP_EVENT: usize = 12;
 const SLOTS: usize = 64;
+
+/// The indices at the ring's head, by their offset.
+#[derive(Clone, Copy, Debug)]
+#[repr(usize)]
+pub(super) enum Header {
+    ReqProd = 0,
+    ReqEvent = 4,
+    RspProd = 8,
+    RspEvent = 12,
+}
+
 /// Slots of both of netif's data rings.
 pub(super) const SIZE: u32 = 256;
 
@@ -26,7 +33,7 @@ pub(super) struct Ring {
 impl Ring {
     /// Takes up a ring where its frontend left it. `None` if its indices are impossible.
     pub(super) fn attach(page: Mapping, slot: usize) -> Option<Self> {
-        let rsp_prod = page.page().load_u32(RSP_PROD, Acquire)?;
+        let rsp_prod = page.page().load_u32(Header::RspProd as usize, Acquire)?;
         let ring = Self {
             page,
             slot,
@@ -37,7 +44,32 @@ impl Ring {
     }
 
     fn produced(&self) -> u32 {
-        self.page.page().load_u32(REQ_PROD, Acquire).unwrap_or(0)
+        self.load(Header::ReqProd)
+    }
+
+    pub(super) fn load(&self, index: Header) -> u32 {
+        self.page.page().load_u32(index as usize, Acquire).unwrap_or(0)
+    }
+
+    pub(super) fn store(&self, index: Header, value: u32) {
+        self.page.page().store_u32(index as usize, value, Release);
+    }
+
+    /// Overwrites eight bytes anywhere in the page.
+    pub(super) fn scribble(&self, at: usize, value: u64) {
+        self.page.page().write(at, &value.to_le_bytes());
+    }
+
+    /// There are requests of which we have asked to be told.
+    pub(super) fn has_requests_to_tell(&self) -> bool {
+        let (prod, event) = (self.load(Header::ReqProd), self.load(Header::ReqEvent));
+        prod.wrapping_sub(event) < u32::MAX / 2
+    }
+
+    /// There are responses of which the frontend has asked to be told.
+    pub(super) fn has_news(&self) -> bool {
+        let (prod, event) = (self.load(Header::RspProd), self.load(Header::RspEvent));
+        prod.wrapping_sub(event) < u32::MAX / 2
     }
 
     /// Requests that were not taken; more than [`SIZE`] is a violation.
@@ -69,12 +101,11 @@ impl Ring {
 
     /// `RING_PUSH_RESPONSES_AND_CHECK_NOTIFY`: true if the frontend wants to be told.
     pub(super) fn publish(&self) -> bool {
-        let page = self.page.page();
-        let old = page.load_u32(RSP_PROD, Relaxed).unwrap_or(0);
-        page.store_u32(RSP_PROD, self.rsp_prod, Release);
+        let old = self.load(Header::RspProd);
+        self.store(Header::RspProd, self.rsp_prod);
         // The frontend sets rsp_event and then reads rsp_prod; we do it the other way round.
         fence(SeqCst);
-        let event = page.load_u32(RSP_EVENT, Acquire).unwrap_or(0);
+        let event = self.load(Header::RspEvent);
         self.rsp_prod.wrapping_sub(event) < self.rsp_prod.wrapping_sub(old)
     }
 
@@ -82,7 +113,7 @@ impl Ring {
     /// looks again. True if anything new has come in between.
     pub(super) fn final_check(&self) -> bool {
         let before = self.produced();
-        self.page.page().store_u32(REQ_EVENT, before.wrapping_add(1), Release);
+        self.store(Header::ReqEvent, before.wrapping_add(1));
         fence(SeqCst);
         self.produced() != before
     }

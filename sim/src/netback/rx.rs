@@ -21,10 +21,13 @@ pub(super) fn slots(packet: &Packet, fill: Fill) -> u32 {
     data as u32 + u32::from(packet.gso.is_some())
 }
 
-/// Puts a packet into the ring, which has the slots for it. Returns false if a buffer could not be written.
-pub(super) fn put(ring: &mut Ring, dom0: &Domain, guest: DomId, packet: &Packet, fill: Fill) -> bool {
+/// Puts a packet into the ring, which has the slots for it.
+///
+/// # Errors
+/// A buffer could not be written.
+pub(super) fn put(ring: &mut Ring, dom0: &Domain, guest: DomId, packet: &Packet, fill: Fill) -> Result<(), String> {
     let chunks: Vec<&[u8]> = packet.bytes.chunks(fill.chunk.clamp(1, PAGE_SIZE)).collect();
-    let mut good = true;
+    let mut result = Ok(());
     for (index, chunk) in chunks.iter().enumerate() {
         let request: [u8; 8] = ring.peek(0);
         ring.consume(1);
@@ -52,10 +55,7 @@ pub(super) fn put(ring: &mut Ring, dom0: &Domain, guest: DomId, packet: &Packet,
         }
         let copy = dom0.copy_to_grant(guest, reference, offset, chunk);
         if let Err(error) = &copy {
-            dom0.machine.violation(format!(
-                "netback cannot write to buffer {reference} of {guest}: {error}"
-            ));
-            good = false;
+            result = Err(format!("cannot write to buffer {reference} of {guest}: {error}"));
         }
         let status = if copy.is_ok() { chunk.len() as i16 } else { ERROR };
         let mut response = [0; 8];
@@ -72,7 +72,7 @@ pub(super) fn put(ring: &mut Ring, dom0: &Domain, guest: DomId, packet: &Packet,
             ring.respond(&extra(gso));
         }
     }
-    good
+    result
 }
 
 fn extra(gso: Gso) -> [u8; 8] {

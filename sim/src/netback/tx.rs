@@ -1,11 +1,14 @@
 //! From the guest: requests become packets, with the checks and the limits of Linux's netback
 //! (drivers/net/xen-netback/netback.c as facts).
 
+use std::cell::Cell;
+
 use fata_hypercall::{DomId, GrantRef, PAGE_SIZE};
 
 use super::ring::{Ring, SIZE};
 use crate::domain::Domain;
 use crate::grants::{Access, Mapping};
+use crate::rng::mix;
 use crate::wire::{Checksum, Gso, GsoKind, Packet};
 
 /// `XEN_NETBACK_TX_COPY_LEN`: so many bytes at the head of a packet are copied, the rest is mapped.
@@ -66,7 +69,13 @@ pub(super) struct Fatal(pub(super) String);
 /// A slot whose bytes are not yet collected.
 enum Fragment {
     Copied(Vec<u8>),
-    Mapped { page: Mapping, offset: usize, len: usize },
+    /// With a sum of the bytes at the time when they were read: they belong to us until the answer.
+    Mapped {
+        page: Mapping,
+        offset: usize,
+        len: usize,
+        sum: Cell<Option<u64>>,
+    },
 }
 
 /// A packet whose pages are still in use.
@@ -84,8 +93,10 @@ pub(super) struct Pending {
 pub(super) enum Taken {
     /// Nothing there.
     Nothing,
-    /// Answered at once: dropped, or a control request.
-    Answered { dropped: bool },
+    /// Answered at once: a control request.
+    Answered,
+    /// Answered at once, for breaking a rule.
+    Dropped(String),
     /// On its way.
     Packet(Pending),
 }
@@ -124,7 +135,7 @@ pub(super) fn take(ring: &mut Ring, dom0: &Domain, guest: DomId) -> Result<Taken
     if multicast {
         ring.consume(used);
         answer(ring, &[first.id], extras, OKAY);
-        return Ok(Taken::Answered { dropped: false });
+        return Ok(Taken::Answered);
     }
 
     // The first slot's size is the packet's; what the others have is taken off.
@@ -165,10 +176,8 @@ pub(super) fn take(ring: &mut Ring, dom0: &Domain, guest: DomId) -> Result<Taken
         dropped = dropped.or(Some("Bad packet size"));
     }
     if let Some(why) = dropped {
-        dom0.machine
-            .violation(format!("netback dropped a packet of {guest}: {why} ({first:?})"));
         answer(ring, &ids, extras, ERROR);
-        return Ok(Taken::Answered { dropped: true });
+        return Ok(Taken::Dropped(format!("{why} ({first:?})")));
     }
     if first.leaves_page() {
         return Err(Fatal(format!(
@@ -192,10 +201,8 @@ pub(super) fn take(ring: &mut Ring, dom0: &Domain, guest: DomId) -> Result<Taken
             }))
         }
         Err(message) => {
-            dom0.machine
-                .violation(format!("netback dropped a packet of {guest}: {message}"));
             answer(ring, &ids, extras, ERROR);
-            Ok(Taken::Answered { dropped: true })
+            Ok(Taken::Dropped(message))
         }
     }
 }
@@ -239,6 +246,7 @@ fn collect(dom0: &Domain, guest: DomId, first: Request, rest: &[Request]) -> Res
                 page,
                 offset: offset + copied,
                 len: len - copied,
+                sum: Cell::new(None),
             });
         }
     }
@@ -246,16 +254,25 @@ fn collect(dom0: &Domain, guest: DomId, first: Request, rest: &[Request]) -> Res
 }
 
 impl Pending {
+    /// The references of the pages that stay mapped.
+    pub(super) fn references(&self) -> impl Iterator<Item = GrantRef> + '_ {
+        self.fragments.iter().filter_map(|fragment| match fragment {
+            Fragment::Copied(_) => None,
+            Fragment::Mapped { page, .. } => Some(page.reference()),
+        })
+    }
+
     /// Reads the packet, at the moment at which Linux hands it on; its pages stay mapped.
     pub(super) fn packet(&self) -> Packet {
         let mut bytes = Vec::new();
         for fragment in &self.fragments {
             match fragment {
                 Fragment::Copied(head) => bytes.extend_from_slice(head),
-                Fragment::Mapped { page, offset, len } => {
+                Fragment::Mapped { page, offset, len, sum } => {
                     let start = bytes.len();
                     bytes.resize(start + len, 0);
                     page.page().read(*offset, &mut bytes[start..]);
+                    sum.set(Some(digest(&bytes[start..])));
                 }
             }
         }
@@ -266,12 +283,36 @@ impl Pending {
         }
     }
 
-    /// Lets its pages go and answers its requests.
-    pub(super) fn finish(self, ring: &mut Ring) {
+    /// Lets its pages go and answers its requests. False: the guest has changed what it sent before we were done.
+    pub(super) fn finish(self, ring: &mut Ring) -> bool {
+        let unchanged = self.fragments.iter().all(Fragment::is_unchanged);
         // Unmap first: the answer is what gives the pages back.
         drop(self.fragments);
         answer(ring, &self.ids, self.extras, OKAY);
+        unchanged
     }
+}
+
+impl Fragment {
+    fn is_unchanged(&self) -> bool {
+        let Self::Mapped { page, offset, len, sum } = self else {
+            return true;
+        };
+        let mut bytes = vec![0; *len];
+        page.page().read(*offset, &mut bytes);
+        sum.get().is_none_or(|sum| sum == digest(&bytes))
+    }
+}
+
+/// Tells contents apart; speed is all it needs beside that.
+fn digest(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let rest = rest.iter().fold(0, |rest, &byte| rest << 8 | u64::from(byte));
+    words.iter().fold(mix(rest), |digest, word| {
+        (digest ^ u64::from_le_bytes(*word))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29)
+    })
 }
 
 /// One response for each slot; slots that held an extra get NULL.

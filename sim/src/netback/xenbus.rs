@@ -3,6 +3,7 @@
 use fata_hypercall::{DomId, GrantRef, Port};
 
 use super::link::Link;
+use super::malice::{Trick, junk};
 use super::ring::Ring;
 use super::{Behaviour, Stats, XenbusState};
 use crate::domain::Domain;
@@ -30,6 +31,12 @@ pub(super) struct Backend {
     state: XenbusState,
     link: Option<Link>,
     stats: Stats,
+    /// The driver domain lives.
+    alive: bool,
+    /// It hangs: it does nothing, and lets nothing go.
+    silent: bool,
+    /// The rings that it finds may have been another one's.
+    restarted: bool,
 }
 
 impl Backend {
@@ -59,6 +66,9 @@ impl Backend {
             state: XenbusState::Initialising,
             link: None,
             stats: Stats::default(),
+            alive: true,
+            silent: false,
+            restarted: false,
         }
     }
 
@@ -71,9 +81,50 @@ impl Backend {
     }
 
     pub(super) fn stop(&mut self) {
-        self.frontend = None;
+        self.crash();
         self.plug = None;
-        self.disconnect();
+    }
+
+    pub(super) fn crash(&mut self) {
+        self.alive = false;
+        self.frontend = None;
+        self.link = None;
+    }
+
+    pub(super) fn restart(&mut self) {
+        if self.plug.is_none() {
+            return;
+        }
+        self.crash();
+        self.alive = true;
+        self.restarted = true;
+        self.frontend = Some(self.store.watch(&format!("{}/state", self.front), &self.waker));
+        self.behaviour.responsive = true;
+        self.switch_to(XenbusState::Initialising);
+    }
+
+    /// The toolstack tells the guest to leave, and does not tell us.
+    pub(super) fn expect_leave(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.lenient = true;
+        }
+    }
+
+    pub(super) const fn set_silent(&mut self, silent: bool) {
+        self.silent = silent;
+    }
+
+    pub(super) const fn is_alive(&self) -> bool {
+        self.alive
+    }
+
+    /// What waits for somebody who sleeps, while all sleep.
+    pub(super) fn due(&self) -> Option<String> {
+        if self.silent || !self.alive || self.state != XenbusState::Connected || self.key("state")? != "4" {
+            return None;
+        }
+        let due = self.link.as_ref()?.due()?;
+        Some(format!("{due} ({})", self.back))
     }
 
     fn key(&self, name: &str) -> Option<String> {
@@ -90,6 +141,13 @@ impl Backend {
 
     /// One small piece of work.
     pub(super) fn step(&mut self) -> Next {
+        if self.silent {
+            return Next::Sleep;
+        }
+        if !self.alive {
+            self.lose_packets();
+            return Next::Sleep;
+        }
         if self.behaviour.responsive && self.state == XenbusState::Initialising {
             self.probe();
             return Next::Again;
@@ -103,11 +161,11 @@ impl Backend {
             match &mut self.link {
                 Some(link) => {
                     if link.step(plug, &self.behaviour, &mut self.stats) {
+                        self.break_rules();
                         return Next::Again;
                     }
                 }
-                // No carrier: what comes is lost.
-                None => while plug.receive().is_some() {},
+                None => self.lose_packets(),
             }
         }
         if !store_first && self.follow_frontend() {
@@ -117,6 +175,34 @@ impl Backend {
             .as_ref()
             .and_then(Link::deadline)
             .map_or(Next::Sleep, Next::Until)
+    }
+
+    /// No carrier: what comes is lost.
+    fn lose_packets(&self) {
+        if let Some(plug) = &self.plug {
+            while plug.receive().is_some() {}
+        }
+    }
+
+    fn break_rules(&mut self) {
+        let (Some(link), Some(trick)) = (&mut self.link, self.behaviour.malice.choose(&self.dom0)) else {
+            return;
+        };
+        link.lenient = true;
+        self.stats.tricks += 1;
+        match trick {
+            Trick::JunkKey => {
+                let names = self.store.list(&self.back);
+                let chosen = self.dom0.machine.below(names.len() as u64) as usize;
+                if let Some(name) = names.get(chosen) {
+                    let _ = self.store.write(&format!("{}/{name}", self.back), junk(&self.dom0));
+                }
+            }
+            Trick::JunkState => {
+                let _ = self.store.write(&format!("{}/state", self.back), junk(&self.dom0));
+            }
+            trick => link.play(trick),
+        }
     }
 
     /// Writes what Linux 6.1 offers before it waits for a frontend.
@@ -173,8 +259,17 @@ impl Backend {
         use XenbusState::{Closed, Closing, Connected, InitWait};
         while self.state != to {
             match (self.state, to) {
-                (Closed, InitWait | Connected) => self.switch_to(InitWait),
+                (Closing, Connected) => return,
+                (Closed, InitWait | Connected) => {
+                    self.restarted = false;
+                    self.switch_to(InitWait);
+                }
                 (InitWait, Connected) => match self.connect() {
+                    // Responses may have come in any order: what the former driver has answered nobody knows. Linux does not
+                    // look, and a frontend gets some answers twice.
+                    Ok(link) if self.restarted && (link.tx.unconsumed() > 0 || self.stats.tricks > 0) => {
+                        self.switch_to(Closing);
+                    }
                     Ok(link) => {
                         self.link = Some(link);
                         self.stats.connects += 1;
@@ -184,7 +279,7 @@ impl Backend {
                 },
                 (InitWait, _) => self.switch_to(Closing),
                 (Connected, _) => {
-                    self.disconnect();
+                    self.link = None;
                     self.switch_to(Closing);
                 }
                 (Closed, _) => self.switch_to(Closing),
@@ -195,9 +290,10 @@ impl Backend {
 
     /// `xenbus_dev_fatal`: says why in the store, and closes.
     fn fatal(&mut self, why: &str) {
-        self.dom0
-            .machine
-            .violation(format!("netback for {}: {why}", self.guest));
+        if self.stats.tricks == 0 {
+            let guest = self.guest;
+            self.dom0.machine.violation(format!("netback for {guest}: {why}"));
+        }
         let path = self.back.replacen("/backend/", "/error/backend/", 1);
         let _ = self.store.write(&format!("{path}/error"), format!("22 {why}"));
         self.switch_to(XenbusState::Closing);
@@ -255,9 +351,5 @@ impl Backend {
         link.ip_csum = !self.flag("feature-no-csum-offload");
         link.ipv6_csum = self.flag("feature-ipv6-csum-offload");
         Ok(link)
-    }
-
-    fn disconnect(&mut self) {
-        self.link = None;
     }
 }

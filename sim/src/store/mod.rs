@@ -14,13 +14,14 @@ use fata_hypercall::{DomId, Errno, Port};
 
 pub use perms::Perm;
 pub(crate) use ring::{Connection, prepare};
-pub use server::Quota;
 pub(crate) use server::domain_path;
 use server::{LocalEvents, Server};
+pub use server::{Quota, StoreFaults};
 pub use wire::Operation;
 
 use crate::domain::Domain;
 use crate::grants::{Access, GrantError};
+use crate::rng::Rng;
 use crate::sim::{Next, Waker};
 use crate::toolstack::STORE_GRANT;
 
@@ -39,8 +40,9 @@ struct Shared {
 
 impl Store {
     pub(crate) fn new(waker: Waker) -> Self {
+        let rng = Rng::new(waker.machine().below(u64::MAX));
         let shared = Shared {
-            server: RefCell::new(Server::new()),
+            server: RefCell::new(Server::new(rng)),
             connections: RefCell::default(),
             waker,
             stopped: std::cell::Cell::new(false),
@@ -151,6 +153,11 @@ impl Store {
     /// The next `count` commits of guests' transactions fail with EAGAIN.
     pub fn refuse_commits(&self, count: u32) {
         self.shared.server.borrow_mut().refuse_commits = count;
+    }
+
+    /// From now on guests are served as badly as this.
+    pub fn set_faults(&self, faults: StoreFaults) {
+        self.shared.server.borrow_mut().faults = faults;
     }
 
     /// Stops the daemon, or lets it go on: while it is stopped, requests stay in their rings.

@@ -12,6 +12,7 @@ use super::tree::{Change, Transaction, Tree, is_within};
 use super::wire::{
     ABSOLUTE_PATH_MAX, Header, Operation, PAYLOAD_MAX, RELATIVE_PATH_MAX, first_string, message, strings,
 };
+use crate::rng::Rng;
 use crate::sim::Waker;
 
 /// Limits for a guest, with the daemon's own defaults.
@@ -77,6 +78,17 @@ pub(crate) struct Server {
     pub(crate) quota: Quota,
     /// Transactions that shall end in EAGAIN without a reason.
     pub(crate) refuse_commits: u32,
+    pub(crate) faults: StoreFaults,
+    rng: Rng,
+}
+
+/// What a daemon may do to its clients, though it seldom does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreFaults {
+    /// Once in so many times a commit is refused with EAGAIN without a conflict; 0: never.
+    pub refuse_commit_one_in: u64,
+    /// Once in so many times a watch event comes twice; 0: never.
+    pub repeat_watch_one_in: u64,
 }
 
 /// The payload of a reply, or an error.
@@ -109,8 +121,10 @@ fn absolute(path: &str, domain: DomId) -> Result<String, Errno> {
 }
 
 impl Server {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(rng: Rng) -> Self {
         Self {
+            faults: StoreFaults::default(),
+            rng,
             tree: Tree::new(),
             last_generation: 0,
             last_transaction: 0,
@@ -458,6 +472,9 @@ impl Server {
                 self.refuse_commits -= 1;
                 return Err(Errno::EAGAIN);
             }
+            if self.rng.one_in(self.faults.refuse_commit_one_in) {
+                return Err(Errno::EAGAIN);
+            }
             let changes = transaction.commit(&mut self.tree)?;
             self.fire(&changes);
         }
@@ -530,9 +547,11 @@ impl Server {
     fn queue_event(&mut self, domain: DomId, path: &str, token: &str) {
         if let Some(connection) = self.connections.get_mut(&domain) {
             let payload = format!("{path}\0{token}\0");
-            connection
-                .events
-                .push_back(message(Operation::WatchEvent, 0, 0, payload.as_bytes()));
+            let event = message(Operation::WatchEvent, 0, 0, payload.as_bytes());
+            if self.rng.one_in(self.faults.repeat_watch_one_in) {
+                connection.events.push_back(event.clone());
+            }
+            connection.events.push_back(event);
         }
     }
 

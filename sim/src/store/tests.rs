@@ -145,7 +145,7 @@ impl<'a> Client<'a> {
     }
 }
 
-fn for_some_seeds(test: impl Fn(&mut Client<'_>)) {
+fn for_some_seeds(test: impl Fn(&mut Client<'_>) + Sync) {
     crate::check(0..8, |sim| test(&mut Client::new(sim)));
 }
 

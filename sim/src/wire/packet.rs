@@ -154,6 +154,14 @@ impl Packet {
         true
     }
 
+    /// Where the part of the frame ends of which a checksum tells when a bit of it changes; 0 if there is no such part.
+    pub(super) fn protected(&self) -> usize {
+        match self.transport() {
+            Some(transport) if self.gso.is_none() && self.verify() == Some(true) => transport.end,
+            _ => 0,
+        }
+    }
+
     /// Whether the TCP or UDP checksum is right; `None` if there is none.
     #[must_use]
     pub fn verify(&self) -> Option<bool> {

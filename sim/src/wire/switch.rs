@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 
+use super::impairment::{Fate, Impairment};
 use super::packet::Packet;
 use crate::sim::Waker;
 
@@ -17,14 +18,30 @@ struct Port {
     waker: Waker,
 }
 
-#[derive(Default)]
 struct State {
     ports: Vec<Port>,
     last_port: u64,
     /// Which port an address was last seen on.
     learned: BTreeMap<[u8; 6], u64>,
     filter: Option<Filter>,
+    impairment: Impairment,
+    /// Overtaken by the next one.
+    late: Option<(u64, Packet)>,
     tap: Option<Vec<Packet>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            ports: Vec::new(),
+            last_port: 0,
+            learned: BTreeMap::new(),
+            filter: None,
+            impairment: Impairment::NONE,
+            late: None,
+            tap: None,
+        }
+    }
 }
 
 /// A learning bridge. Clones are the same bridge.
@@ -61,6 +78,11 @@ impl Switch {
         self.state.borrow_mut().filter = None;
     }
 
+    /// From now on the bridge is so bad.
+    pub fn impair(&self, impairment: Impairment) {
+        self.state.borrow_mut().impairment = impairment;
+    }
+
     /// From now on every packet is recorded for [`tapped`](Self::tapped).
     pub fn tap(&self) {
         self.state.borrow_mut().tap = Some(Vec::new());
@@ -88,20 +110,39 @@ impl Switch {
         if let Some(tap) = &mut state.tap {
             tap.push(packet.clone());
         }
-        let (Some(to), Some(source)) = (packet.bytes.first_chunk::<6>(), packet.bytes.get(6..12)) else {
+        let fate = match state.ports.iter().find(|port| port.number == from) {
+            Some(port) => state.impairment.apply(port.waker.machine(), &mut packet),
+            None => Fate::Lost,
+        };
+        let late = state.late.take();
+        match fate {
+            Fate::Lost => {}
+            Fate::Late => state.late = Some((from, packet)),
+            Fate::Arrives { copies: more } => state.deliver(from, &packet, copies * more),
+        }
+        if let Some((from, packet)) = late {
+            state.deliver(from, &packet, 1);
+        }
+    }
+}
+
+impl State {
+    fn deliver(&mut self, from: u64, packet: &Packet, copies: usize) {
+        let (Some(to), Some(&source)) = (
+            packet.bytes.first_chunk::<6>(),
+            packet.bytes.get(6..).and_then(<[u8]>::first_chunk::<6>),
+        ) else {
             return;
         };
-        if let Ok(source) = <[u8; 6]>::try_from(source) {
-            state.learned.insert(source, from);
-        }
+        self.learned.insert(source, from);
         // A group address goes to all, as does one that nobody has used yet.
         let only = if to[0] & 1 == 0 {
-            state.learned.get(to).copied()
+            self.learned.get(to).copied()
         } else {
             None
         };
         for _ in 0..copies {
-            for port in &mut state.ports {
+            for port in &mut self.ports {
                 if port.number != from && only.is_none_or(|only| only == port.number) {
                     port.queue.push_back(packet.clone());
                     port.waker.wake();

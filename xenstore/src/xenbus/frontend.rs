@@ -238,6 +238,10 @@ impl Frontend {
                     continue;
                 }
                 Action::Restart => {
+                    if event == Event::Expired {
+                        // What the backend is now, it was before this life.
+                        self.purpose = Event::Found;
+                    }
                     self.set_state(State::Initialising).await?;
                     continue;
                 }
@@ -365,11 +369,20 @@ impl Frontend {
         handle.timeout(limit, wait).await.unwrap_or(Err(Error::TimedOut))
     }
 
+    /// Whether the toolstack wants the device to be there.
+    async fn is_online(&self) -> Result<bool, Error> {
+        let values = self.read_all(&[self.backend_key("online")]).await?;
+        Ok(matches!(values.first(), Some(Some(value)) if value == b"1"))
+    }
+
     /// Waits for a change, or until the backend's time is up; `true` if it is up.
     async fn wait(&mut self) -> Result<bool, Error> {
         let handle = self.client.handle().clone();
         let limit = match (self.own, self.purpose) {
             (State::Closing, _) | (State::Closed, Event::Found) => Some(self.limits.close),
+            // A backend that was started anew may have taken the end of its former life's connection for its own, and has
+            // closed as we have. While the toolstack wants the device, we offer it again.
+            (State::Closed, _) if self.is_online().await? => Some(self.limits.close),
             (State::Closed, _) => None,
             _ if self.ready => None,
             _ => Some(self.limits.connect),
