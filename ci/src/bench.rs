@@ -2,6 +2,7 @@
 
 mod boot;
 mod memory;
+mod net;
 
 use std::fs;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 pub use boot::{Boot, boot};
 pub use memory::smallest_memory;
+pub use net::{Better, Plan, Report, Row, net};
 
 use crate::Error;
 

@@ -414,14 +414,19 @@ impl XenHost {
     /// on the console. It needs a vif and takes `ipv4=ADDRESS/LENGTH` and `gateway=ADDRESS` as boot arguments. Its kernel
     /// is not packed, which is to Linux's favour.
     ///
+    /// With a `server` (the program `fata-peer`), that serves instead of busybox's httpd, and more than pages.
+    ///
     /// # Errors
     /// [`Error::Io`] when the cache has been removed.
-    pub fn linux_guest(&self, name: &str, arguments: &str) -> Result<Guest, Error> {
+    pub fn linux_guest(&self, name: &str, arguments: &str, server: Option<&[u8]>) -> Result<Guest, Error> {
         let read = |file| {
             let path = self.machine.path().join(file);
             std::fs::read(&path).map_err(Error::io("read", &path))
         };
-        let guest = Guest::new(name, read(image::DOMU_KERNEL)?).ramdisk(read(image::DOMU_INITRD)?);
+        let mut ramdisk = read(image::DOMU_INITRD)?;
+        let server = server.map(|program| ("bin/server", 0o755, program));
+        ramdisk.extend(image::overlay(image::texts(image::DOMU_OVERLAY).chain(server))?);
+        let guest = Guest::new(name, read(image::DOMU_KERNEL)?).ramdisk(ramdisk);
         Ok(guest
             .memory_mib(128)
             .arguments(format!("console=hvc0 quiet {arguments}")))

@@ -46,7 +46,8 @@ pub(crate) const OVERLAY: &[(&str, u32, &str)] = &[
     ("etc/nsswitch.conf", 0o644, "hosts: files dns\n"),
 ];
 
-const DOMU_FILES: &[(&str, u32, &str)] = &[
+/// Our own files in the Linux guest, laid over its RAM disk.
+pub(crate) const DOMU_OVERLAY: &[(&str, u32, &str)] = &[
     ("init", 0o755, include_str!("../dom0/domu-init")),
     ("sbin/poweroff", 0o755, include_str!("../dom0/domu-poweroff")),
     ("www/index.html", 0o644, include_str!("../dom0/index.html")),
@@ -59,7 +60,6 @@ pub(crate) fn key() -> Key {
     parts.extend(recipe::DOM0_PROGRAMS.iter().flat_map(|(from, to)| [from, to]));
     parts.extend(recipe::XENSTORE_NAMES.iter().chain(recipe::DOM0_LIBRARIES));
     parts.extend(recipe::DOM0_MODULES.iter().chain(recipe::DOMU_MODULES));
-    parts.extend(DOMU_FILES.iter().map(|(_, _, content)| content));
     Key::of(parts)
 }
 
@@ -181,9 +181,6 @@ fn domu(tree: &Tree, modules: &Modules) -> Result<Vec<u8>, Nested> {
     archive.character_device("dev/console", 5, 1)?;
     archive.folder("proc")?;
     archive.file("bin/busybox", 0o755, &tree.read("bin/busybox")?)?;
-    for (path, mode, content) in DOMU_FILES {
-        archive.file(path, *mode, content.as_bytes())?;
-    }
     add_modules(&mut archive, modules, recipe::DOMU_MODULES)?;
     Ok(archive.finish()?.finish()?)
 }
@@ -199,16 +196,21 @@ fn add_modules<W: Write>(archive: &mut Archive<W>, modules: &Modules, wanted: &[
     Ok(archive.file("lib/modules/order", 0o644, order.as_bytes())?)
 }
 
-/// The part of the initial RAM disk that is ours, to be appended to the base: Linux unpacks one archive after the other.
-pub(crate) fn overlay() -> Result<Vec<u8>, Error> {
+/// The part of an initial RAM disk that is ours, to be appended to the base: Linux unpacks one archive after the other.
+pub(crate) fn overlay<'a>(files: impl IntoIterator<Item = (&'a str, u32, &'a [u8])>) -> Result<Vec<u8>, Error> {
     let write = || {
         let mut archive = Archive::new(GzEncoder::new(Vec::new(), Compression::default()));
-        for (path, mode, content) in OVERLAY {
-            archive.file(path, *mode, content.as_bytes())?;
+        for (path, mode, content) in files {
+            archive.file(path, mode, content)?;
         }
         archive.finish()?.finish()
     };
-    write().map_err(Error::io("compress", Path::new("the overlay of dom0")))
+    write().map_err(Error::io("compress", Path::new("an overlay")))
+}
+
+/// Files of text as [`overlay`] takes them.
+pub(crate) fn texts<'a>(files: &'a [(&str, u32, &str)]) -> impl Iterator<Item = (&'a str, u32, &'a [u8])> {
+    files.iter().map(|(path, mode, text)| (*path, *mode, text.as_bytes()))
 }
 
 /// The ELF file inside Debian's bzImage, which is packed with xz: so that no guest has to be unpacked under emulation.
@@ -328,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_overlay_is_a_gzipped_archive() {
-        let archive = gunzip(&overlay().unwrap()).unwrap();
+        let archive = gunzip(&overlay(texts(OVERLAY)).unwrap()).unwrap();
         assert!(archive.starts_with(b"070701"));
         let has = |needle: &[u8]| archive.windows(needle.len()).any(|window| window == needle);
         assert!(has(b"etc/xen/scripts/vif-bridge\0") && has(b"fata: $*"));

@@ -91,7 +91,7 @@ fn build(lock: &Lock, cache: &Cache, machine: &Path, arguments: &[String], optio
         let initrd = folder.join("initrd");
         let base = machine.join(image::DOM0_BASE);
         let mut content = std::fs::read(&base).map_err(Error::io("read", &base))?;
-        content.extend(image::overlay()?);
+        content.extend(image::overlay(image::texts(image::OVERLAY))?);
         image::write(&initrd, content)?;
 
         let mut running = options.reporter.stage(Stage::Boot, |step| {

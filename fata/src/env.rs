@@ -177,6 +177,7 @@ impl Env {
             memory: port.memory(),
             grants: port.grants(),
             ports: port.ports(),
+            events: port.events(),
             tasks: tasks.tasks,
             timers: tasks.timers,
             console_dropped: port.console_dropped(),

@@ -14,7 +14,7 @@ use core::time::Duration;
 #[cfg(feature = "net")]
 use fata_net::{Capabilities, RxChecksum, TxMeta};
 
-use crate::stats::{Grants, Memory};
+use crate::stats::{Events, Grants, Memory};
 
 /// What a port provides.
 pub trait Port {
@@ -48,6 +48,9 @@ pub trait Port {
 
     /// Open event channels, or interrupts, by the port's kind.
     fn ports(&self) -> usize;
+
+    /// What has happened on them.
+    fn events(&self) -> Events;
 
     /// The network interfaces there are, by number.
     #[cfg(feature = "net")]

@@ -32,6 +32,17 @@ pub struct Grants {
     pub quarantined: usize,
 }
 
+/// How the program and the machine's other parts have woken each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Events received; several that came before the program looked are one.
+    pub received: u64,
+    /// Events sent, each by a hypercall.
+    pub sent: u64,
+    /// How often the program had nothing to do and slept, each by a hypercall.
+    pub sleeps: u64,
+}
+
 /// One network interface.
 #[cfg(feature = "net")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +66,8 @@ pub struct Stats {
     pub grants: Grants,
     /// Open event channels.
     pub ports: usize,
+    /// Events on them.
+    pub events: Events,
     /// Tasks alive.
     pub tasks: usize,
     /// Timers running.

@@ -1,10 +1,11 @@
 //! Figures beside Linux's, as a table.
 
 mod boot;
+mod net;
 
 use fata_ci::{Cache, Options};
 
-use crate::cli::BenchArgs;
+use crate::cli::{BenchArgs, BenchPart};
 use crate::error::Error;
 use crate::workspace::Workspace;
 use crate::{progress, setup, test};
@@ -14,5 +15,12 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<(), Error> 
     setup::bare_metal_target(workspace)?;
     let images = test::images(workspace)?;
     let options = Options::new(Cache::locate()?).reporter(progress::reporter());
-    boot::run(&options, &images, args.rounds)
+    let wanted = |part| args.part.is_none_or(|only| only == part);
+    if wanted(BenchPart::Boot) {
+        boot::run(&options, &images, args.rounds)?;
+    }
+    if wanted(BenchPart::Net) {
+        net::run(&options, &images, args)?;
+    }
+    Ok(())
 }

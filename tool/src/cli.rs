@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,15 +28,32 @@ enum Command {
     Run(RunArgs),
     /// Run the tests: all of them, or a part.
     Test(TestArgs),
-    /// Measure image sizes, smallest memory, and the time to the first answer beside Linux's, on the same host in turns.
+    /// Measure beside Linux, on the same host in turns: size and time to the first answer, and the network.
     Bench(BenchArgs),
 }
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
+    /// The part to measure; all parts if none is named.
+    pub(crate) part: Option<BenchPart>,
     /// How often each is measured.
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
+    /// Of the part `net`, only the rows whose name contains this.
+    #[arg(long, value_name = "ROW")]
+    pub(crate) only: Option<String>,
+    /// Write the figures of the part `net`, every round of them, to this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// A part of the measurements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchPart {
+    /// Image sizes, smallest memory, and the time to the first answer.
+    Boot,
+    /// Throughput, latency, rates and what they cost.
+    Net,
 }
 
 #[derive(Args)]

@@ -38,6 +38,33 @@ impl Spinner {
     }
 }
 
+/// A step whose parts are counted.
+pub(crate) struct Bar(Spinner);
+
+/// Begins one.
+pub(crate) fn bar(title: &str) -> Bar {
+    let spinner = spinner(title);
+    spinner
+        .bar
+        .set_style(style("{spinner} {prefix} [{bar:30}] {pos}/{len} {msg} {elapsed:.dim}"));
+    spinner.bar.set_prefix(title.to_owned());
+    Bar(spinner)
+}
+
+impl Bar {
+    /// Shows what is being done, after `done` of `total` parts.
+    pub(crate) fn show(&self, what: &str, done: usize, total: usize) {
+        self.0.bar.set_length(total as u64);
+        self.0.bar.set_position(done as u64);
+        self.0.bar.set_message(what.to_owned());
+    }
+
+    /// Ends it.
+    pub(crate) fn done(self) {
+        self.0.done();
+    }
+}
+
 /// Starts the Xen host, showing how far it is.
 pub(crate) fn host() -> Result<XenHost, Error> {
     Ok(XenHost::start(&Options::new(Cache::locate()?).reporter(reporter()))?)

@@ -10,18 +10,44 @@
 //! fata-peer first ADDRESS PATH --run COMMAND
 //! ```
 //!
+//! And what measures, and checks no more than that all arrived, see `load.rs`:
+//!
+//! ```text
+//! fata-peer push ADDRESS --bytes N
+//! fata-peer pull ADDRESS --bytes N
+//! fata-peer round-trip ADDRESS --requests N --bytes SIZE
+//! fata-peer datagrams-in ADDRESS --requests WINDOWS --bytes SIZE
+//! fata-peer datagrams-out ADDRESS --requests WINDOWS --bytes SIZE
+//! fata-peer ping ADDRESS --requests N
+//! fata-peer first-ping ADDRESS --run COMMAND
+//! ```
+//!
+//! With `--domain ID` the line says what it cost that domain, see `meter.rs`.
+//!
 //! It prints one line of JSON. Exit status 0 means that nothing failed.
+//!
+//! `fata-peer serve` is the other side: the services of `ci/guests/services` on Linux.
 #![forbid(unsafe_code)]
 
 mod first;
 mod http;
+mod load;
+mod meter;
+mod ping;
+mod serve;
 mod streams;
 mod work;
 
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lexopt::prelude::{Long, Value, ValueExt};
+
+use crate::meter::Meter;
+use crate::ping::Pinger;
+use crate::work::Summary;
 
 /// The command line.
 #[derive(Debug, Default)]
@@ -35,6 +61,7 @@ struct Options {
     keep_alive: bool,
     expect: String,
     run: String,
+    domain: Option<u16>,
 }
 
 fn main() -> ExitCode {
@@ -45,30 +72,92 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Some(address) = options.address else {
-        eprintln!("fata-peer: no address");
-        return ExitCode::from(2);
-    };
-    if options.command == "first" {
-        return first::run(address, &options);
-    }
-    let summary = match options.command.as_str() {
-        "http" => http::run(address, &options),
-        "echo" => work::run(1, options.parallel, |n| streams::echo(address, options.bytes, n)),
-        "discard" => work::run(1, 1, |_| streams::discard(address, options.bytes)),
-        "chargen" => work::run(1, 1, |_| streams::chargen(address, options.bytes)),
-        "udp" => work::run(1, 1, |_| streams::udp(address, options.requests, options.bytes)),
-        other => {
-            eprintln!("fata-peer: unknown command `{other}`");
-            return ExitCode::from(2);
+    match run(&options) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("fata-peer: {error}");
+            ExitCode::FAILURE
         }
-    };
-    println!("{summary}");
-    if summary.failed == 0 {
+    }
+}
+
+fn run(options: &Options) -> io::Result<ExitCode> {
+    if options.command == "serve" {
+        return serve::run().map(|()| ExitCode::SUCCESS);
+    }
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let address = options.address.ok_or_else(|| invalid("no address".into()))?;
+    match options.command.as_str() {
+        "first" => return Ok(first::run(address, options)),
+        "first-ping" => {
+            println!("{}", ping::first(address.ip(), &options.run)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
+    let meter = options.domain.map(Meter::read).transpose()?;
+    let summary = load(address, options).ok_or_else(|| invalid(format!("unknown command `{}`", options.command)))?;
+    match meter {
+        None => println!("{summary}"),
+        Some(meter) => println!(r#"{{"load":{summary},"cost":{}}}"#, meter.cost()?),
+    }
+    Ok(if summary.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
+    })
+}
+
+/// `None`: there is no such load.
+fn load(address: SocketAddr, options: &Options) -> Option<Summary> {
+    let &Options {
+        requests,
+        parallel,
+        bytes,
+        ..
+    } = options;
+    Some(match options.command.as_str() {
+        "http" => http::run(address, options),
+        "echo" => work::run(1, parallel, |n| streams::echo(address, bytes, n)),
+        "discard" => work::run(1, 1, |_| streams::discard(address, bytes)),
+        "chargen" => work::run(1, 1, |_| streams::chargen(address, bytes)),
+        "udp" => work::run(1, 1, |_| streams::udp(address, requests, bytes)),
+        "push" => work::run(1, 1, |_| load::push(address, bytes)),
+        "pull" => work::run(1, 1, |_| load::pull(address, bytes)),
+        "round-trip" => with(
+            requests,
+            || http::connect(address),
+            |stream| load::round_trip(stream, bytes),
+        ),
+        "datagrams-in" => with(
+            requests,
+            || load::datagrams(address),
+            |socket| load::datagrams_in(socket, bytes),
+        ),
+        "datagrams-out" => with(
+            requests,
+            || load::datagrams(address),
+            |socket| load::datagrams_out(socket, bytes),
+        ),
+        "ping" => with(
+            requests,
+            || Pinger::new(address.ip(), Duration::from_secs(5)),
+            |pinger| pinger.ping().map(|()| 64),
+        ),
+        _ => return None,
+    })
+}
+
+/// Does the same `requests` times, one after the other, with one thing that is opened for all of them.
+fn with<T>(
+    requests: u64,
+    open: impl Fn() -> io::Result<T> + Sync,
+    task: impl Fn(&mut T) -> io::Result<u64> + Sync,
+) -> Summary {
+    work::many(requests, 1, open, |opened, _| match opened {
+        Ok(opened) => task(opened),
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+    })
 }
 
 fn parse() -> Result<Options, lexopt::Error> {
@@ -86,6 +175,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("bytes") => options.bytes = parser.value()?.parse()?,
             Long("expect") => options.expect = parser.value()?.string()?,
             Long("run") => options.run = parser.value()?.string()?,
+            Long("domain") => options.domain = Some(parser.value()?.parse()?),
             Long("keep-alive") => options.keep_alive = true,
             Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),

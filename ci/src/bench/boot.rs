@@ -40,7 +40,7 @@ pub fn boot(options: &Options, images: &Images, clock: Clock, rounds: usize) -> 
     let ours = Guest::new("fata", read(&images.folder.join("http"))?)
         .memory_mib(8)
         .arguments(fixed);
-    let linux = host.linux_guest("linux", fixed)?;
+    let linux = host.linux_guest("linux", fixed, None)?;
     let mac = "00:16:3e:00:00:02";
     for guest in [ours.vif(mac), linux.vif(mac)] {
         host.place(&guest)?;

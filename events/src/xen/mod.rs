@@ -11,7 +11,7 @@ mod ports;
 mod run;
 
 pub use clock::PvClock;
-pub use ports::{Channel, Event, Ports};
+pub use ports::{Channel, Event, EventStats, Ports};
 pub use run::XenLoop;
 
 use core::fmt;

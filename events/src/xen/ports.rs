@@ -30,6 +30,18 @@ struct Table<H> {
     /// Where the next dispatch and the next wait list begin.
     next_dispatch: Cell<u32>,
     next_list: Cell<u32>,
+    stats: Cell<EventStats>,
+}
+
+/// How the domain and its peers have woken each other so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventStats {
+    /// Events from peers. However often one signals before we look, it is one.
+    pub received: u64,
+    /// Signals to peers: one hypercall each.
+    pub sent: u64,
+    /// How often the domain had nothing to do: one hypercall each.
+    pub sleeps: u64,
 }
 
 /// The domain's event channels: who owns which, and who waits for which.
@@ -55,6 +67,7 @@ impl<H: Hypervisor> Ports<H> {
             pauses: Pauses::default(),
             next_dispatch: Cell::new(0),
             next_list: Cell::new(0),
+            stats: Cell::default(),
         }))
     }
 
@@ -169,6 +182,17 @@ impl<H: Hypervisor> Ports<H> {
         self.len() == 0
     }
 
+    /// What has come and gone.
+    #[must_use]
+    pub fn stats(&self) -> EventStats {
+        self.0.stats.get()
+    }
+
+    /// Notes that the domain goes to sleep.
+    pub(super) fn note_sleep(&self) {
+        self.0.note(|stats| stats.sleeps += 1);
+    }
+
     /// Fills in the ports that `SCHEDOP_poll` shall watch: those that somebody waits for. Says how many.
     ///
     /// It takes 128. If there are [more](Self::awaited), each call gives the next 128, and the caller must not sleep
@@ -248,8 +272,15 @@ impl<H> Table<H> {
         }
     }
 
+    fn note(&self, change: impl FnOnce(&mut EventStats)) {
+        let mut stats = self.stats.get();
+        change(&mut stats);
+        self.stats.set(stats);
+    }
+
     /// Counts an event that was taken.
     fn count(&self, word: usize, bit: u32) {
+        self.note(|stats| stats.received += 1);
         self.set_awaited(Place { word, bit: 1 << bit }, false);
         let port = word * PORTS_PER_WORD + bit as usize;
         let signal = self.open.borrow().get(port).cloned().flatten();
@@ -306,6 +337,7 @@ impl<H: Hypervisor> Channel<H> {
     pub fn notify(&self) {
         // It fails only for a port that is not open, and this one is.
         let _ = self.ports.0.hv.evtchn_send(self.port);
+        self.ports.0.note(|stats| stats.sent += 1);
     }
 
     /// Events so far, with one that is pending at this moment.
@@ -314,6 +346,7 @@ impl<H: Hypervisor> Channel<H> {
         let table = &*self.ports.0;
         if pending::take(table.hv.shared_info(), self.place.word, self.place.bit) != 0 {
             table.set_awaited(self.place, false);
+            table.note(|stats| stats.received += 1);
             self.signal.raise();
         }
         self.signal.count()

@@ -106,6 +106,7 @@ impl<H: Hypervisor> XenLoop<H> {
         };
         let deadline = deadline.and_then(|deadline| self.clock.to_system_time(deadline));
         let deadline = deadline.into_iter().chain(self.ports.end_of_pause()).min();
+        self.ports.note_sleep();
         self.hv.poll(list.get(..len).unwrap_or(&list), deadline);
         false
     }

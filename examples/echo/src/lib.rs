@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+use alloc::vec::Vec;
 use core::future::Future;
 
 use fata::net::{Error, Stack, TcpStream};
@@ -75,10 +76,11 @@ async fn discard(stream: TcpStream) -> Result<(), Error> {
 
 /// Sends [`pattern`] until the client has enough.
 async fn generate(stream: TcpStream) -> Result<(), Error> {
-    for line in (0..).map(pattern) {
-        stream.write_all(&line).await?;
+    // After as many lines as there are characters, it begins again.
+    let lines: Vec<u8> = (0..95).flat_map(pattern).collect();
+    loop {
+        stream.write_all(&lines).await?;
     }
-    Ok(())
 }
 
 /// Line `number` of the pattern that RFC 864 shows: 72 of the 95 printable characters, one further in each line.

@@ -12,7 +12,8 @@ pub(crate) fn json(stats: &Stats) -> String {
     let _ = write!(
         json,
         "{{\"uptime_ms\":{},\"memory\":{{\"total\":{},\"used\":{},\"free\":{}}},\
-         \"grants\":{{\"active\":{},\"quarantined\":{}}},\"ports\":{},\"tasks\":{},\"timers\":{},\
+         \"grants\":{{\"active\":{},\"quarantined\":{}}},\"ports\":{},\
+         \"events\":{{\"received\":{},\"sent\":{},\"sleeps\":{}}},\"tasks\":{},\"timers\":{},\
          \"console_dropped\":{},\"interfaces\":[",
         stats.uptime.as_millis() as u64,
         stats.memory.total,
@@ -21,6 +22,9 @@ pub(crate) fn json(stats: &Stats) -> String {
         stats.grants.active,
         stats.grants.quarantined,
         stats.ports,
+        stats.events.received,
+        stats.events.sent,
+        stats.events.sleeps,
         stats.tasks,
         stats.timers,
         stats.console_dropped,

@@ -24,7 +24,7 @@ use super::interface::VifInterface;
 #[cfg(feature = "net")]
 use crate::port::Interface;
 use crate::port::Port;
-use crate::stats::{Grants, Memory};
+use crate::stats::{Events, Grants, Memory};
 
 /// How long xenstored may take to answer at the start.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
@@ -172,6 +172,15 @@ impl<H: Hypervisor> Port for XenPort<H> {
 
     fn ports(&self) -> usize {
         self.ports.len()
+    }
+
+    fn events(&self) -> Events {
+        let stats = self.ports.stats();
+        Events {
+            received: stats.received,
+            sent: stats.sent,
+            sleeps: stats.sleeps,
+        }
     }
 
     #[cfg(feature = "net")]

@@ -82,6 +82,8 @@ fn peer(workspace: &Workspace) -> Result<PathBuf, Error> {
         ])
         .args(["--message-format", "json-render-diagnostics"])
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        // It travels into dom0 for each run.
+        .env("CARGO_PROFILE_IMAGE_STRIP", "true")
         .current_dir(workspace.root())
         .stderr(Stdio::inherit());
     let program = cargo::executable(command, "fata-peer")?;

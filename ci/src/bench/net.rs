@@ -1,0 +1,99 @@
+//! The network beside Linux's: two guests on one host, one after the other, round by round.
+
+mod load;
+mod row;
+mod side;
+
+pub use row::{Better, Row};
+
+use load::{LOADS, Load};
+use side::Side;
+
+use super::read;
+use crate::suite::Images;
+use crate::{Clock, Error, Options, XenHost};
+
+/// What to measure, how often, by which clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// By which clock.
+    pub clock: Clock,
+    /// How often each is measured.
+    pub rounds: usize,
+    /// Only loads whose name contains this.
+    pub only: Option<&'a str>,
+}
+
+/// How far it is: the load that comes next, how many measurements are over, and how many there are.
+pub type Report<'a> = &'a mut dyn FnMut(&str, usize, usize);
+
+/// Measures.
+///
+/// # Errors
+/// [`Error::Argument`] if no load has such a name; others if a guest does not do what it should.
+pub fn net(options: &Options, images: &Images, plan: Plan<'_>, report: Report<'_>) -> Result<Vec<Row>, Error> {
+    let loads = chosen(plan.only)?;
+    let host = XenHost::start(&options.clone().clock(plan.clock))?;
+    let peer = read(&images.peer)?;
+    host.put_program("/tmp/peer", &peer)?;
+    let total = loads.len() * plan.rounds;
+    report("starting the guests", 0, total);
+    let fata = Side::fata(&host, &read(&images.folder.join("services"))?)?;
+    let linux = Side::linux(&host, &peer)?;
+    let mut rows = Vec::new();
+    for (nth, load) in loads.iter().enumerate() {
+        let mut measured = [Vec::new(), Vec::new()];
+        for round in 0..plan.rounds {
+            report(load.name, nth * plan.rounds + round, total);
+            for (side, measured) in [&fata, &linux].into_iter().zip(&mut measured) {
+                measured.push(side.measure(&load.command(side.address))?);
+            }
+        }
+        let [fata, linux] = measured;
+        rows.extend(load.figures.iter().map(|figure| Row {
+            load: load.name,
+            figure: figure.name,
+            unit: figure.unit,
+            better: figure.better,
+            clock: plan.clock,
+            timed: figure.timed,
+            aim: figure.aim,
+            fata: fata.iter().filter_map(figure.of).collect(),
+            linux: linux.iter().filter_map(figure.of).collect(),
+        }));
+    }
+    Ok(rows)
+}
+
+fn chosen(only: Option<&str>) -> Result<Vec<&'static Load>, Error> {
+    let chosen: Vec<&Load> = LOADS
+        .iter()
+        .filter(|load| only.is_none_or(|only| load.name.contains(only)))
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = LOADS.iter().map(|load| load.name).collect();
+        return Err(Error::Argument {
+            what: format!(
+                "no row has `{}` in its name\n  next: name one of {}",
+                only.unwrap_or_default(),
+                names.join(", ")
+            ),
+        });
+    }
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_chosen_by_a_part_of_their_name() {
+        let names = |only| chosen(only).map(|loads| loads.iter().map(|load| load.name).collect::<Vec<_>>());
+        assert_eq!(names(Some("tcp-out")).unwrap(), ["tcp-out"]);
+        assert_eq!(names(Some("http")).unwrap().len(), 3);
+        assert_eq!(names(None).unwrap().len(), LOADS.len());
+        let error = names(Some("quic")).unwrap_err().to_string();
+        assert!(error.contains("next: name one of tcp-in"), "{error}");
+    }
+}

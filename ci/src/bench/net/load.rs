@@ -1,0 +1,214 @@
+//! What is put on a guest, and which figures come of it.
+
+use super::row::Better;
+use super::side::Measured;
+
+/// A load: its name, `fata-peer`'s command, port and arguments, and what is told of it.
+pub(super) struct Load {
+    pub(super) name: &'static str,
+    pub(super) command: &'static str,
+    pub(super) port: u16,
+    pub(super) arguments: &'static str,
+    pub(super) figures: &'static [Figure],
+}
+
+impl Load {
+    /// The arguments of `fata-peer`.
+    pub(super) fn command(&self, address: &str) -> String {
+        let Self {
+            command,
+            port,
+            arguments,
+            ..
+        } = self;
+        format!("{command} {address}:{port} {arguments}")
+    }
+}
+
+/// A figure: its name, its unit, and how it follows from what was measured.
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) better: Better,
+    pub(super) aim: f64,
+    /// Whether it is a time or contains one; if not, it is the same by either clock.
+    pub(super) timed: bool,
+    pub(super) of: fn(&Measured) -> Option<f64>,
+}
+
+const MIB: f64 = 1_048_576.0;
+const GIB: f64 = 1_073_741_824.0;
+
+const THROUGHPUT: Figure = Figure {
+    name: "throughput",
+    unit: "MiB/s",
+    better: Better::More,
+    aim: 1.5,
+    timed: true,
+    of: |m| Some(m.moved / MIB / m.seconds),
+};
+const CPU_PER_GIB: Figure = Figure {
+    name: "guest CPU",
+    unit: "s/GiB",
+    better: Better::Less,
+    aim: 1.0,
+    timed: true,
+    of: |m| Some(m.guest / (m.moved / GIB)),
+};
+const SIGNALS_PER_MIB: Figure = Figure {
+    name: "signals to dom0",
+    unit: "/MiB",
+    better: Better::Less,
+    aim: 1.0,
+    timed: false,
+    of: |m| Some(m.sent / (m.moved / MIB)),
+};
+const EVENTS_PER_MIB: Figure = Figure {
+    name: "events from dom0",
+    unit: "/MiB",
+    better: Better::Less,
+    aim: 1.0,
+    timed: false,
+    of: |m| Some(m.received? / (m.moved / MIB)),
+};
+const HYPERCALLS: Figure = Figure {
+    name: "hypercalls",
+    unit: "/frame",
+    better: Better::Less,
+    aim: 1.0,
+    timed: false,
+    of: |m| Some(m.hypercalls? / m.frames),
+};
+const RATE: Figure = Figure {
+    name: "rate",
+    unit: "/s",
+    better: Better::More,
+    aim: 1.0,
+    timed: true,
+    of: |m| Some(m.done / m.seconds),
+};
+const TIME: Figure = Figure {
+    name: "time",
+    unit: "us",
+    better: Better::Less,
+    aim: 1.0,
+    timed: true,
+    of: |m| Some(m.seconds / m.done * 1e6),
+};
+const CPU: Figure = Figure {
+    name: "guest CPU",
+    unit: "us",
+    better: Better::Less,
+    aim: 1.0,
+    timed: true,
+    of: |m| Some(m.guest / m.done * 1e6),
+};
+const DATAGRAM_RATE: Figure = Figure {
+    name: "rate",
+    unit: "/s",
+    better: Better::More,
+    aim: 1.0,
+    timed: true,
+    of: |m| Some(m.moved / m.seconds),
+};
+const DATAGRAM_CPU: Figure = Figure {
+    name: "guest CPU",
+    unit: "us",
+    better: Better::Less,
+    aim: 1.0,
+    timed: true,
+    of: |m| Some(m.guest / m.moved * 1e6),
+};
+
+const BULK: &[Figure] = &[THROUGHPUT, CPU_PER_GIB, SIGNALS_PER_MIB, EVENTS_PER_MIB, HYPERCALLS];
+const ONE_BY_ONE: &[Figure] = &[TIME, CPU];
+const MANY: &[Figure] = &[RATE, CPU];
+const DATAGRAMS: &[Figure] = &[DATAGRAM_RATE, DATAGRAM_CPU];
+
+/// All of them, in the order of the table.
+pub(super) const LOADS: &[Load] = &[
+    Load {
+        name: "tcp-in",
+        command: "push",
+        port: 9,
+        arguments: "--bytes 33554432",
+        figures: BULK,
+    },
+    Load {
+        name: "tcp-out",
+        command: "pull",
+        port: 19,
+        arguments: "--bytes 33554432",
+        figures: BULK,
+    },
+    Load {
+        name: "tcp-1-byte",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 500 --bytes 1",
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "tcp-1400-bytes",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 500 --bytes 1400",
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "ping",
+        command: "ping",
+        port: 0,
+        arguments: "--requests 500",
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "http-new",
+        command: "http",
+        port: 80,
+        arguments: "/ --requests 300",
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "http-new-8",
+        command: "http",
+        port: 80,
+        arguments: "/ --requests 500 --parallel 8",
+        figures: MANY,
+    },
+    Load {
+        name: "http-kept-8",
+        command: "http",
+        port: 80,
+        arguments: "/ --requests 1000 --parallel 8 --keep-alive",
+        figures: MANY,
+    },
+    Load {
+        name: "udp-in-64",
+        command: "datagrams-in",
+        port: 9,
+        arguments: "--requests 150 --bytes 64",
+        figures: DATAGRAMS,
+    },
+    Load {
+        name: "udp-in-1400",
+        command: "datagrams-in",
+        port: 9,
+        arguments: "--requests 150 --bytes 1400",
+        figures: DATAGRAMS,
+    },
+    Load {
+        name: "udp-out-64",
+        command: "datagrams-out",
+        port: 19,
+        arguments: "--requests 150 --bytes 64",
+        figures: DATAGRAMS,
+    },
+    Load {
+        name: "udp-out-1400",
+        command: "datagrams-out",
+        port: 19,
+        arguments: "--requests 150 --bytes 1400",
+        figures: DATAGRAMS,
+    },
+];

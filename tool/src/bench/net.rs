@@ -1,0 +1,102 @@
+//! The network's figures: a table on the terminal, every round in a file.
+
+use std::fs;
+
+use fata_ci::bench::{self, Plan, Row};
+use fata_ci::suite::Images;
+use fata_ci::{Clock, Options};
+use serde_json::json;
+
+use crate::cli::BenchArgs;
+use crate::error::Error;
+use crate::progress::bar;
+
+/// Measures by both clocks, and prints.
+pub(super) fn run(options: &Options, images: &Images, args: &BenchArgs) -> Result<(), Error> {
+    let measure = |clock, title: &str| {
+        let plan = Plan {
+            clock,
+            rounds: args.rounds,
+            only: args.only.as_deref(),
+        };
+        let bar = bar(title);
+        let rows = bench::net(options, images, plan, &mut |what, done, total| {
+            bar.show(what, done, total);
+        })?;
+        bar.done();
+        Ok::<_, Error>(rows)
+    };
+    let wall = measure(Clock::Wall, "by the wall clock")?;
+    let counted = measure(Clock::Instructions, "by the instruction clock")?;
+    print!("{}", table(&wall, &counted, args.rounds));
+    if let Some(path) = &args.json {
+        let rows: Vec<_> = wall.iter().chain(&counted).map(Row::json).collect();
+        let file = json!({ "rounds": args.rounds, "rows": rows });
+        fs::write(path, format!("{file:#}\n")).map_err(Error::file(path))?;
+        eprintln!("every round is in {}", path.display());
+    }
+    Ok(())
+}
+
+/// The same rows by both clocks. Milliseconds of an emulated machine mean nothing, so the wall's are told as a ratio only.
+fn table(wall: &[Row], counted: &[Row], rounds: usize) -> String {
+    let mut text = format!(
+        "\nMedians of {rounds}. A ratio above 1 is in Fata's favour; `<` marks one below its aim.\n\n\
+         | Load | Figure | Fata | Linux | Ratio | Ratio by the wall clock | Aim |\n|---|---|---:|---:|---:|---:|---:|\n"
+    );
+    for (wall, counted) in wall.iter().zip(counted) {
+        let [fata, linux] = counted.medians().map(number);
+        let ratio = |row: &Row| match row.ratio() {
+            Some(ratio) if ratio < row.aim => format!("{ratio:.2} <"),
+            Some(ratio) => format!("{ratio:.2}"),
+            None => "-".into(),
+        };
+        let Row {
+            load,
+            figure,
+            unit,
+            aim,
+            ..
+        } = counted;
+        text += &format!(
+            "| {load} | {figure}, {unit} | {fata} | {linux} | {} | {} | {aim:.1} |\n",
+            ratio(counted),
+            ratio(wall)
+        );
+    }
+    text
+}
+
+/// Four significant digits or so.
+fn number(value: Option<f64>) -> String {
+    match value {
+        None => "-".into(),
+        Some(value) if value >= 1000.0 => format!("{value:.0}"),
+        Some(value) if value >= 10.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fata_ci::bench::Better;
+
+    #[test]
+    fn what_is_below_its_aim_is_marked() {
+        let row = |clock, linux: &[f64]| Row {
+            load: "tcp-in",
+            figure: "throughput",
+            unit: "MiB/s",
+            better: Better::More,
+            clock,
+            timed: true,
+            aim: 1.5,
+            fata: vec![120.0],
+            linux: linux.to_vec(),
+        };
+        let table = table(&[row(Clock::Wall, &[])], &[row(Clock::Instructions, &[100.0])], 1);
+        let line = "| tcp-in | throughput, MiB/s | 120.0 | 100.0 | 1.20 < | - | 1.5 |";
+        assert!(table.lines().any(|l| l == line), "{table}");
+    }
+}
