@@ -42,9 +42,21 @@ pub(crate) struct BenchArgs {
     /// Of the part `net`, only the rows whose name contains this.
     #[arg(long, value_name = "ROW")]
     pub(crate) only: Option<String>,
+    /// Of the part `net`, only by this clock. Both take twice as long.
+    #[arg(long)]
+    pub(crate) clock: Option<BenchClock>,
     /// Write the figures of the part `net`, every round of them, to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// A clock to measure by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchClock {
+    /// The wall's.
+    Wall,
+    /// That counts instructions.
+    Instructions,
 }
 
 /// A part of the measurements.

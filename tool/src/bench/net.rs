@@ -7,13 +7,16 @@ use fata_ci::suite::Images;
 use fata_ci::{Clock, Options};
 use serde_json::json;
 
-use crate::cli::BenchArgs;
+use crate::cli::{BenchArgs, BenchClock};
 use crate::error::Error;
 use crate::progress::bar;
 
-/// Measures by both clocks, and prints.
+/// Measures by one clock or both, and prints.
 pub(super) fn run(options: &Options, images: &Images, args: &BenchArgs) -> Result<(), Error> {
-    let measure = |clock, title: &str| {
+    let measure = |clock, name, title: &str| {
+        if args.clock.is_some_and(|only| only != name) {
+            return Ok(Vec::new());
+        }
         let plan = Plan {
             clock,
             rounds: args.rounds,
@@ -26,8 +29,12 @@ pub(super) fn run(options: &Options, images: &Images, args: &BenchArgs) -> Resul
         bar.done();
         Ok::<_, Error>(rows)
     };
-    let wall = measure(Clock::Wall, "by the wall clock")?;
-    let counted = measure(Clock::Instructions, "by the instruction clock")?;
+    let wall = measure(Clock::Wall, BenchClock::Wall, "by the wall clock")?;
+    let counted = measure(
+        Clock::Instructions,
+        BenchClock::Instructions,
+        "by the instruction clock",
+    )?;
     print!("{}", table(&wall, &counted, args.rounds));
     if let Some(path) = &args.json {
         let rows: Vec<_> = wall.iter().chain(&counted).map(Row::json).collect();
@@ -38,15 +45,17 @@ pub(super) fn run(options: &Options, images: &Images, args: &BenchArgs) -> Resul
     Ok(())
 }
 
-/// The same rows by both clocks. Milliseconds of an emulated machine mean nothing, so the wall's are told as a ratio only.
+/// The same rows by both clocks, as far as there are both. Times of an emulated machine mean nothing, so beside the
+/// instruction clock's the wall's are told as a ratio only.
 fn table(wall: &[Row], counted: &[Row], rounds: usize) -> String {
     let mut text = format!(
         "\nMedians of {rounds}. A ratio above 1 is in Fata's favour; `<` marks one below its aim.\n\n\
          | Load | Figure | Fata | Linux | Ratio | Ratio by the wall clock | Aim |\n|---|---|---:|---:|---:|---:|---:|\n"
     );
-    for (wall, counted) in wall.iter().zip(counted) {
-        let [fata, linux] = counted.medians().map(number);
-        let ratio = |row: &Row| match row.ratio() {
+    let shown = if counted.is_empty() { wall } else { counted };
+    for (nth, row) in shown.iter().enumerate() {
+        let [fata, linux] = row.medians().map(number);
+        let ratio = |rows: &[Row]| match rows.get(nth).and_then(Row::ratio) {
             Some(ratio) if ratio < row.aim => format!("{ratio:.2} <"),
             Some(ratio) => format!("{ratio:.2}"),
             None => "-".into(),
@@ -57,7 +66,7 @@ fn table(wall: &[Row], counted: &[Row], rounds: usize) -> String {
             unit,
             aim,
             ..
-        } = counted;
+        } = row;
         text += &format!(
             "| {load} | {figure}, {unit} | {fata} | {linux} | {} | {} | {aim:.1} |\n",
             ratio(counted),
