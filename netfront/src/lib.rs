@@ -9,7 +9,8 @@
 //! | [`assemble`] | slots of the receive ring become a packet: a pure function |
 //! | [`split`](mod@split) | a packet becomes slots of the transmit ring: a pure function |
 //! | [`features`] | the keys in xenstore, read and written |
-//! | `connect` | the handshake |
+//! | `connect` | what the store says about an interface |
+//! | `life` | the handshake, again and again |
 //! | `rx`, `tx` | the two rings with their buffers |
 //! | `vif` | all of it together |
 //!
@@ -43,6 +44,7 @@ mod connect;
 mod error;
 pub mod features;
 mod frame;
+mod life;
 mod rx;
 pub mod split;
 mod stats;

@@ -1,21 +1,17 @@
 //! A network interface that lives as long as the domain.
 
 use alloc::rc::Rc;
-use alloc::string::ToString;
 use core::cell::{Cell, RefCell, RefMut};
 use core::fmt;
 use core::task::{Context, Poll};
-use core::time::Duration;
 
 use fata_events::Signal;
-use fata_events::select::{Either, select};
 use fata_events::xen::{Channel, Ports};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 use fata_xenstore::Client;
-use fata_xenstore::xenbus::{Frontend, Limits, State, Step};
+use fata_xenstore::xenbus::Limits;
 
-use crate::connect::{Connection, connect, diagnose, identify};
 use crate::frame::{RxFrame, TxFrame};
 use crate::rx::{Rx, RxMeta};
 use crate::stats::{Counters, Stats};
@@ -84,38 +80,38 @@ impl Default for Options {
 ///     }
 /// }
 /// ```
-pub struct Vif<H: Hypervisor>(Rc<Inner<H>>);
+pub struct Vif<H: Hypervisor>(pub(crate) Rc<Inner<H>>);
 
-struct Inner<H: Hypervisor> {
-    table: Table<H>,
-    ports: Ports<H>,
-    client: Client,
-    index: u32,
-    options: Options,
+pub(crate) struct Inner<H: Hypervisor> {
+    pub(crate) table: Table<H>,
+    pub(crate) ports: Ports<H>,
+    pub(crate) client: Client,
+    pub(crate) index: u32,
+    pub(crate) options: Options,
     // What is shared with the backend, in three cells: a frame is received while another is sent.
-    rx: RefCell<Option<Rx<H>>>,
-    tx: RefCell<Option<Tx<H>>>,
-    channel: RefCell<Option<Channel<H>>>,
-    identity: Cell<Option<Identity>>,
+    pub(crate) rx: RefCell<Option<Rx<H>>>,
+    pub(crate) tx: RefCell<Option<Tx<H>>>,
+    pub(crate) channel: RefCell<Option<Channel<H>>>,
+    pub(crate) identity: Cell<Option<Identity>>,
     /// The backend is connected, and has not broken the protocol.
-    up: Cell<bool>,
+    pub(crate) up: Cell<bool>,
     /// There was no room when somebody asked.
-    starved: Cell<bool>,
-    problem: Cell<Option<Error>>,
-    fault: Cell<Option<Fault>>,
-    stopping: Cell<bool>,
+    pub(crate) starved: Cell<bool>,
+    pub(crate) problem: Cell<Option<Error>>,
+    pub(crate) fault: Cell<Option<Fault>>,
+    pub(crate) stopping: Cell<bool>,
     /// Raised for `run`: a fault, or the wish to stop.
-    attention: Signal,
+    pub(crate) attention: Signal,
     /// Raised for everybody: the link, or the problem, is another one.
-    changes: Signal,
+    pub(crate) changes: Signal,
     /// How much of `changes` and of the channel's events `poll_ready` has told of.
-    told: Cell<u64>,
-    seen: Cell<u64>,
+    pub(crate) told: Cell<u64>,
+    pub(crate) seen: Cell<u64>,
     /// The channel's last event was told of, and what came of it is not known yet; and how many slots had been taken
     /// when that was asked last.
-    woken: Cell<bool>,
-    consumed: Cell<u32>,
-    counters: Counters,
+    pub(crate) woken: Cell<bool>,
+    pub(crate) consumed: Cell<u32>,
+    pub(crate) counters: Counters,
 }
 
 impl<H: Hypervisor> Vif<H> {
@@ -328,7 +324,7 @@ impl<H: Hypervisor> Vif<H> {
         RefMut::filter_map(cell.try_borrow_mut().ok()?, Option::as_mut).ok()
     }
 
-    fn notify(&self) {
+    pub(crate) fn notify(&self) {
         if let Some(channel) = &*self.0.channel.borrow() {
             channel.notify();
             self.0.counters.count(|stats| stats.notifications += 1);
@@ -350,7 +346,7 @@ impl<H: Hypervisor> Vif<H> {
         }
     }
 
-    fn set_state(&self, up: bool, problem: Option<Error>) {
+    pub(crate) fn set_state(&self, up: bool, problem: Option<Error>) {
         let inner = &*self.0;
         if (inner.up.replace(up), inner.problem.replace(problem)) != (up, problem) {
             inner.changes.raise();
@@ -361,176 +357,6 @@ impl<H: Hypervisor> Vif<H> {
     pub fn stop(&self) {
         self.0.stopping.set(true);
         self.0.attention.raise();
-    }
-
-    /// The interface's life: connects, and connects again whenever the backend comes back.
-    ///
-    /// A backend that does not come in time is a [`problem`](Self::problem), and is waited for further. Ends well
-    /// when the interface was removed or [stopped](Self::stop); may be called again then. Dropped, it leaves the
-    /// interface disconnected, but the store not told.
-    ///
-    /// # Errors
-    /// [`Error::NoDevice`]; [`Error::Fault`] and whatever else makes it impossible to go on. The backend has been
-    /// told, and everything shared with it is revoked, or in the grant table's quarantine.
-    pub async fn run(&self) -> Result<(), Error> {
-        let inner = &*self.0;
-        inner.fault.set(None);
-        inner.stopping.set(false);
-        let guard = DisconnectOnDrop(self);
-        let result = self.live().await;
-        drop(guard);
-        self.tend_quarantine();
-        self.set_state(false, result.err());
-        result
-    }
-
-    async fn live(&self) -> Result<(), Error> {
-        let inner = &*self.0;
-        let mut seen = inner.attention.count();
-        let mut frontend = match Frontend::open(&inner.client, "vif", inner.index).await {
-            Err(error) if error.is_missing() => return Err(Error::NoDevice),
-            frontend => frontend?,
-        };
-        frontend.set_limits(inner.options.limits);
-        let mut result = Ok(());
-        loop {
-            let step = match select(frontend.next(), inner.attention.after(seen)).await {
-                Either::First(step) => step?,
-                Either::Second(count) => {
-                    seen = count;
-                    match inner.fault.get() {
-                        Some(fault) => self.end(&mut frontend, &mut result, Error::Fault(fault)).await?,
-                        None if inner.stopping.get() => {
-                            self.set_state(false, self.problem());
-                            frontend.stop();
-                        }
-                        None => {}
-                    }
-                    continue;
-                }
-            };
-            match step {
-                Step::Connect => {
-                    if let Err(error) = self.connect(&mut frontend).await {
-                        self.end(&mut frontend, &mut result, error).await?;
-                    }
-                }
-                Step::Ready => self.ready(),
-                Step::GiveUp => {
-                    let problem = diagnose(&frontend).await?;
-                    self.set_state(false, Some(problem));
-                }
-                Step::Disconnect => {
-                    self.set_state(false, self.problem());
-                    let connection = self.take_connection().await;
-                    frontend.set_state(State::Closed).await?;
-                    drop(connection);
-                    self.tend_quarantine();
-                }
-                Step::Finish => return result,
-            }
-        }
-    }
-
-    async fn connect(&self, frontend: &mut Frontend) -> Result<(), Error> {
-        let inner = &*self.0;
-        // What is left of an earlier connection goes first: there may not be memory for two.
-        drop(self.take_connection().await);
-        let held = inner.table.stats().quarantined_pages;
-        if held > QUARANTINE_LIMIT {
-            // A backend that keeps a page of each connection would have all of our memory in the end.
-            return Err(Error::Quarantine { pages: held });
-        }
-        let identity = identify(frontend).await?;
-        inner.identity.set(Some(identity));
-        let Connection { channel, tx, rx } =
-            connect(frontend, &inner.table, &inner.ports, identity, inner.options).await?;
-        inner.seen.set(channel.count());
-        inner.starved.set(false);
-        inner.channel.replace(Some(channel));
-        inner.tx.replace(Some(tx));
-        inner.rx.replace(Some(rx));
-        Ok(())
-    }
-
-    /// The backend is connected, perhaps not for the first time.
-    fn ready(&self) {
-        let inner = &*self.0;
-        if self.link_up() {
-            // Perhaps its driver was started anew and serves the rings as it found them: there may be responses of which
-            // its former self died before it could tell.
-            inner.changes.raise();
-            return;
-        }
-        if inner.fault.get().is_some() || inner.channel.borrow().is_none() {
-            return;
-        }
-        inner.counters.count(|stats| stats.connections += 1);
-        self.set_state(true, None);
-        // A backend that has looked at the receive ring before it listened does so again.
-        self.notify();
-    }
-
-    /// It cannot go on: tells the backend's host why, and leads out.
-    async fn end(&self, frontend: &mut Frontend, result: &mut Result<(), Error>, error: Error) -> Result<(), Error> {
-        self.set_state(false, Some(error));
-        if result.is_ok() {
-            *result = Err(error);
-        }
-        Ok(frontend.fatal(&error.to_string()).await?)
-    }
-
-    /// Sees to it that pages which a backend had not let go come back when it has: a backend may unmap a little after
-    /// its state says so. Nothing runs while there are none.
-    fn tend_quarantine(&self) {
-        let inner = &*self.0;
-        if inner.table.stats().quarantined == 0 {
-            return;
-        }
-        let (table, handle) = (inner.table.clone(), inner.client.handle().clone());
-        let tending = async move {
-            while table.retry_quarantine() > 0 {
-                handle.sleep(QUARANTINE_PAUSE).await;
-            }
-        };
-        inner.client.handle().spawn(tending).detach();
-    }
-
-    /// Takes all that is shared with the backend away from the frames' paths. Waits until nobody holds a frame.
-    async fn take_connection(&self) -> Remains<H> {
-        loop {
-            if let Some(remains) = self.try_take_connection() {
-                return remains;
-            }
-            self.0.client.handle().sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    fn try_take_connection(&self) -> Option<Remains<H>> {
-        let inner = &*self.0;
-        let mut rx = inner.rx.try_borrow_mut().ok()?;
-        let mut tx = inner.tx.try_borrow_mut().ok()?;
-        let mut channel = inner.channel.try_borrow_mut().ok()?;
-        Some((channel.take(), tx.take(), rx.take()))
-    }
-}
-
-/// How often pages in quarantine are tried again.
-const QUARANTINE_PAUSE: Duration = Duration::from_secs(1);
-/// The most pages that may be in quarantine when an interface connects.
-const QUARANTINE_LIMIT: usize = 256;
-
-/// A connection, or nothing. Dropped from the left: the port is closed before the rings go.
-type Remains<H> = (Option<Channel<H>>, Option<Tx<H>>, Option<Rx<H>>);
-
-/// Ends the connection when [`Vif::run`] ends, in whatever way.
-struct DisconnectOnDrop<'a, H: Hypervisor>(&'a Vif<H>);
-
-impl<H: Hypervisor> Drop for DisconnectOnDrop<'_, H> {
-    fn drop(&mut self) {
-        self.0.set_state(false, self.0.problem());
-        // If somebody holds a frame the connection ends with the next one, or with the interface.
-        drop(self.0.try_take_connection());
     }
 }
 

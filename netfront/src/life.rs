@@ -1,0 +1,199 @@
+//! An interface's life: the driver's part of the handshake (the diagrams in xen/include/public/io/netif.h and xenbus.h).
+
+use alloc::string::ToString;
+use core::time::Duration;
+
+use fata_events::select::{Either, select};
+use fata_events::xen::Channel;
+use fata_hypercall::Hypervisor;
+use fata_xenstore::decimal;
+use fata_xenstore::xenbus::{Frontend, State, Step};
+
+use crate::connect::{diagnose, identify};
+use crate::rx::Rx;
+use crate::tx::Tx;
+use crate::{Error, Identity, Vif, features};
+
+impl<H: Hypervisor> Vif<H> {
+    /// The interface's life: connects, and connects again whenever the backend comes back.
+    ///
+    /// A backend that does not come in time is a [`problem`](Self::problem), and is waited for further. Ends well
+    /// when the interface was removed or [stopped](Self::stop); may be called again then. Dropped, it leaves the
+    /// interface disconnected, but the store not told.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`]; [`Error::Fault`] and whatever else makes it impossible to go on. The backend has been
+    /// told, and everything shared with it is revoked, or in the grant table's quarantine.
+    pub async fn run(&self) -> Result<(), Error> {
+        let inner = &*self.0;
+        inner.fault.set(None);
+        inner.stopping.set(false);
+        let guard = DisconnectOnDrop(self);
+        let result = self.live().await;
+        drop(guard);
+        self.tend_quarantine();
+        self.set_state(false, result.err());
+        result
+    }
+
+    async fn live(&self) -> Result<(), Error> {
+        let inner = &*self.0;
+        let mut seen = inner.attention.count();
+        let mut frontend = match Frontend::open(&inner.client, "vif", inner.index).await {
+            Err(error) if error.is_missing() => return Err(Error::NoDevice),
+            frontend => frontend?,
+        };
+        frontend.set_limits(inner.options.limits);
+        let mut result = Ok(());
+        loop {
+            let outcome = match select(frontend.next(), inner.attention.after(seen)).await {
+                Either::First(step) => match step? {
+                    Step::Ready => {
+                        self.ready();
+                        Ok(())
+                    }
+                    Step::GiveUp => {
+                        self.set_state(false, Some(diagnose(&frontend).await?));
+                        Ok(())
+                    }
+                    Step::Finish => return result,
+                    step => self.change(&mut frontend, step).await,
+                },
+                Either::Second(count) => {
+                    seen = count;
+                    self.attend(&mut frontend)
+                }
+            };
+            if let Err(error) = outcome {
+                // It cannot go on: the backend's host is told why, and the next steps lead out.
+                self.set_state(false, Some(error));
+                result = result.and(Err(error));
+                frontend.fatal(&error.to_string()).await?;
+            }
+        }
+    }
+
+    /// Somebody wants something of us: to say that the backend broke the protocol, or that we stop.
+    fn attend(&self, frontend: &mut Frontend) -> Result<(), Error> {
+        if let Some(fault) = self.0.fault.get() {
+            return Err(Error::Fault(fault));
+        }
+        if self.0.stopping.get() {
+            self.set_state(false, self.problem());
+            frontend.stop();
+        }
+        Ok(())
+    }
+
+    /// Connects or disconnects. Either way nothing of an earlier connection is left: there may not be memory for two.
+    async fn change(&self, frontend: &mut Frontend, step: Step) -> Result<(), Error> {
+        self.set_state(false, self.problem());
+        let old = self.take_connection().await;
+        if step == Step::Disconnect {
+            frontend.set_state(State::Closed).await?;
+            drop(old);
+            self.tend_quarantine();
+            return Ok(());
+        }
+        drop(old);
+        let identity = identify(frontend).await?;
+        let keys = self.share(frontend, identity)?;
+        let keys = keys.map(|(key, value)| (key, decimal::string(value.into())));
+        Ok(frontend.switch(State::Connected, &keys).await?)
+    }
+
+    /// Shares rings, buffers and a port with the backend. Gives the keys that tell it where they are.
+    fn share(&self, frontend: &Frontend, identity: Identity) -> Result<[(&'static str, u32); 7], Error> {
+        let inner = &*self.0;
+        let held = inner.table.stats().quarantined_pages;
+        if held > QUARANTINE_LIMIT {
+            // A backend that keeps a page of each connection would have all of our memory in the end.
+            return Err(Error::Quarantine { pages: held });
+        }
+        let (backend, options) = (frontend.backend_id(), inner.options);
+        let mut rx = Rx::new(&inner.table, backend, options.rx_buffers)?;
+        let tx = Tx::new(&inner.table, backend, options.tx_buffers, identity.mtu)?;
+        let channel = inner.ports.alloc(backend)?;
+        // The backend finds the receive buffers when it attaches; nobody is there yet to be notified.
+        let _ = rx.publish();
+        let keys = features::keys(tx.ring_reference(), rx.ring_reference(), channel.port());
+        inner.identity.set(Some(identity));
+        inner.seen.set(channel.count());
+        inner.starved.set(false);
+        inner.channel.replace(Some(channel));
+        inner.tx.replace(Some(tx));
+        inner.rx.replace(Some(rx));
+        Ok(keys)
+    }
+
+    /// The backend is connected, perhaps not for the first time.
+    fn ready(&self) {
+        let inner = &*self.0;
+        if self.link_up() {
+            // Perhaps its driver was started anew and serves the rings as it found them: there may be responses of which
+            // its former self died before it could tell.
+            inner.changes.raise();
+            return;
+        }
+        if inner.fault.get().is_some() || inner.channel.borrow().is_none() {
+            return;
+        }
+        inner.counters.count(|stats| stats.connections += 1);
+        self.set_state(true, None);
+        // A backend that has looked at the receive ring before it listened does so again.
+        self.notify();
+    }
+
+    /// Sees to it that pages which a backend had not let go come back when it has: a backend may unmap a little after
+    /// its state says so. Nothing runs while there are none.
+    fn tend_quarantine(&self) {
+        let inner = &*self.0;
+        if inner.table.stats().quarantined == 0 {
+            return;
+        }
+        let (table, handle) = (inner.table.clone(), inner.client.handle().clone());
+        let tending = async move {
+            while table.retry_quarantine() > 0 {
+                handle.sleep(QUARANTINE_PAUSE).await;
+            }
+        };
+        inner.client.handle().spawn(tending).detach();
+    }
+
+    /// Takes all that is shared with the backend away from the frames' paths. Waits until nobody holds a frame.
+    async fn take_connection(&self) -> Remains<H> {
+        loop {
+            if let Some(remains) = self.try_take_connection() {
+                return remains;
+            }
+            self.0.client.handle().sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn try_take_connection(&self) -> Option<Remains<H>> {
+        let inner = &*self.0;
+        let mut rx = inner.rx.try_borrow_mut().ok()?;
+        let mut tx = inner.tx.try_borrow_mut().ok()?;
+        let mut channel = inner.channel.try_borrow_mut().ok()?;
+        Some((channel.take(), tx.take(), rx.take()))
+    }
+}
+
+/// How often pages in quarantine are tried again.
+const QUARANTINE_PAUSE: Duration = Duration::from_secs(1);
+/// The most pages that may be in quarantine when an interface connects.
+const QUARANTINE_LIMIT: usize = 256;
+
+/// A connection, or nothing. Dropped from the left: the port is closed before the rings go.
+type Remains<H> = (Option<Channel<H>>, Option<Tx<H>>, Option<Rx<H>>);
+
+/// Ends the connection when [`Vif::run`] ends, in whatever way.
+struct DisconnectOnDrop<'a, H: Hypervisor>(&'a Vif<H>);
+
+impl<H: Hypervisor> Drop for DisconnectOnDrop<'_, H> {
+    fn drop(&mut self) {
+        self.0.set_state(false, self.0.problem());
+        // If somebody holds a frame the connection ends with the next one, or with the interface.
+        drop(self.0.try_take_connection());
+    }
+}
