@@ -87,13 +87,15 @@ impl<H: Hypervisor> XenPort<H> {
             })
             .detach();
         let store = self.store.get_or_init(|| store);
-        if let Ok(name) = store.read_string("name").await {
-            let _ = self.name.set(name);
-        }
+        // On its way while the devices are looked for.
+        let name = store.read_string("name");
         #[cfg(feature = "net")]
         for index in xenbus::devices(store, "vif").await? {
             let vif = VifInterface::start(&self.table, &self.ports, store, handle, index);
             self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
+        }
+        if let Ok(name) = name.await {
+            let _ = self.name.set(name);
         }
         Ok(())
     }
