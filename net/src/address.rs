@@ -6,12 +6,14 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use fata_events::Instant;
-use smoltcp::socket::dhcpv4;
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::{Socket, dhcpv4};
 use smoltcp::wire::{DhcpOption, EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Cidr, Ipv6Cidr};
 
+use crate::agenda::Id;
 use crate::config::{Cidr, Ipv4Config, Ipv6Config, Status};
 use crate::device::Capabilities;
-use crate::state::{MIN_MTU_IPV6, State, new_interface, time};
+use crate::state::{MIN_MTU_IPV6, State, new_interface};
 use crate::{Error, Result};
 
 /// smoltcp solicits routers three times, four seconds apart (RFC 4861 section 10). After that there is none.
@@ -81,7 +83,7 @@ impl State {
                 };
                 socket.set_outgoing_options(Box::leak(Box::new([option])));
             }
-            self.dhcp = Some(self.sockets.add(socket));
+            self.dhcp = Some(self.sockets.add_own(Socket::Dhcpv4(socket))?);
         }
         self.apply();
         Ok(())
@@ -180,6 +182,7 @@ impl State {
         }
         self.status.link_up = up;
         self.refresh_status();
+        self.sockets.touch_all();
         self.changed.raise();
     }
 
@@ -191,10 +194,10 @@ impl State {
             self.interface = new_interface(capabilities, slaac, seed, now)?;
             self.egress.fragmenting = false;
             if old.mac != capabilities.mac
-                && let Some(handle) = self.dhcp
+                && let Some(id) = self.dhcp
             {
                 self.lease = None;
-                self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).reset();
+                self.dhcp_socket(id).reset();
             }
         }
         self.capabilities = capabilities;
@@ -207,9 +210,8 @@ impl State {
 
     /// Takes over what DHCP and router advertisements have changed.
     pub(crate) fn poll_addresses(&mut self) {
-        if let Some(handle) = self.dhcp {
-            let socket = self.sockets.get_mut::<dhcpv4::Socket<'_>>(handle);
-            let lease = socket.poll().map(|event| match event {
+        if let Some(id) = self.dhcp {
+            let lease = self.dhcp_socket(id).poll().map(|event| match event {
                 dhcpv4::Event::Deconfigured => None,
                 dhcpv4::Event::Configured(config) => lease(&config),
             });
@@ -255,6 +257,8 @@ impl State {
         };
         if status != self.status {
             self.status = status;
+            // Who has lost his address has to know; who waits for a neighbour may reach him now.
+            self.sockets.touch_all();
             self.changed.raise();
         }
     }
@@ -268,11 +272,8 @@ impl State {
         due
     }
 
-    /// Tells smoltcp the time; gives when it wants to be called again.
-    pub(crate) fn poll_at(&mut self, now: Instant) -> Option<Instant> {
-        let at = self.interface.poll_at(time(now), &self.sockets)?;
-        let micros = u64::try_from(at.total_micros()).unwrap_or(0);
-        Some(Instant::from_nanos(micros.saturating_mul(1000)))
+    fn dhcp_socket(&mut self, id: Id) -> &mut dhcpv4::Socket<'static> {
+        self.sockets.slot(id).set.get_mut(SocketHandle::default())
     }
 }
 

@@ -17,6 +17,7 @@ const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_ARP: u16 = 0x0806;
 const HOP_BY_HOP: u8 = 0;
 
 /// What carries a checksum over a pseudo-header; the values are IANA's protocol numbers.
@@ -51,6 +52,14 @@ pub(crate) struct Transport {
     pub(crate) destination: IpAddr,
     pub(crate) start: usize,
     pub(crate) end: usize,
+}
+
+impl Transport {
+    /// The port that a datagram is for.
+    pub(crate) fn udp_destination(&self, frame: &[u8]) -> Option<u16> {
+        let header = frame.get(self.start..self.end)?.first_chunk::<UDP_HEADER>()?;
+        Some(u16::from_be_bytes([header[2], header[3]]))
+    }
 }
 
 /// A fragment of an IPv4 packet, its payload in `start..end` of the frame.
@@ -165,6 +174,17 @@ fn ipv6(packet: &[u8]) -> Option<Contents> {
         ETHERNET_HEADER + start,
         ETHERNET_HEADER + end,
     )
+}
+
+/// Who speaks, if the frame may tell where he is: ARP's sender (RFC 826), and every source of a neighbour
+/// advertisement or solicitation (RFC 4861).
+pub(crate) fn neighbour(frame: &[u8]) -> Option<IpAddr> {
+    let (ethernet, packet) = frame.split_first_chunk::<ETHERNET_HEADER>()?;
+    match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
+        ETHERTYPE_ARP => Some(Ipv4Addr::from(*packet.get(14..)?.first_chunk::<4>()?).into()),
+        ETHERTYPE_IPV6 => Some(Ipv6Addr::from(*packet.get(8..)?.first_chunk::<16>()?).into()),
+        _ => None,
+    }
 }
 
 fn transport(protocol: u8, source: IpAddr, destination: IpAddr, start: usize, end: usize) -> Option<Contents> {

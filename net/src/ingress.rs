@@ -4,31 +4,35 @@
 //! * TIME-WAIT ([`time_wait`](crate::time_wait)).
 //! * The backlog. In smoltcp a listening socket *becomes* the connection, and a SYN that finds none gets a RST. Here
 //!   no socket ever listens: the SYN itself makes one. It is shown the SYN by an interface of its own, which draws the
-//!   initial sequence number ([`State::fresh_interface`]), and then it moves, already half-open, into the table, where
-//!   the real interface finds it and sends the SYN-ACK. When there is no room, the SYN is dropped, and the peer sends
-//!   it again.
+//!   initial sequence number ([`State::fresh_interface`]); from then on it is a half-open connection like any other,
+//!   for which the real interface sends the SYN-ACK. When there is no room, the SYN is dropped, and the peer sends it
+//!   again.
+//! * Whose it is: smoltcp gets the frame together with that one socket ([`sockets`](crate::sockets)).
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use fata_events::Instant;
-use smoltcp::iface::SocketHandle;
-use smoltcp::socket::{Socket, tcp};
+use smoltcp::socket::tcp;
 
+use crate::agenda::Id;
 use crate::checksum;
 use crate::device::{Device, RxChecksum, TxFrame};
 use crate::frame::{self, Contents, Protocol, TcpHeader, Transport};
+use crate::names::Tuple;
 use crate::phy::Port;
 use crate::reply;
-use crate::state::{HalfOpen, State, set_only_address, time};
-use crate::time_wait::Tuple;
+use crate::sockets::Stage;
+use crate::state::{State, set_only_address, time};
+use crate::{Error, Result};
+
+/// Where DHCP's answers go to (RFC 2131 section 4.1).
+const DHCP_CLIENT: u16 = 68;
 
 /// What is to be done with a frame.
 enum Verdict {
-    /// smoltcp shall have it.
-    Deliver,
-    /// smoltcp shall have it, and it may end half-open connections.
-    DeliverReset,
+    /// smoltcp shall have it, with this socket or with none.
+    Deliver(Option<Id>),
     /// It completes this packet.
     Whole(Vec<u8>),
     /// It asks the listener with this number for a connection.
@@ -55,14 +59,7 @@ impl State {
     fn carry_out<D: Device>(&mut self, now: Instant, frame: &[u8], verdict: Verdict, answer: D::Tx<'_>) {
         match verdict {
             Verdict::Drop | Verdict::Whole(_) => {}
-            Verdict::Deliver | Verdict::DeliverReset => {
-                let mut port = Port::<D>::frame(frame, answer, &self.capabilities, &mut self.egress);
-                self.interface
-                    .poll_ingress_single(time(now), &mut port, &mut self.sockets);
-                if matches!(verdict, Verdict::DeliverReset) {
-                    self.sweep_half_open(now);
-                }
-            }
+            Verdict::Deliver(id) => self.deliver::<D>(now, frame, id, answer),
             Verdict::Connect(listener, tuple) => self.half_open::<D>(now, frame, listener, tuple),
             Verdict::Acknowledge(transport, header) => {
                 if let Some(reply) = reply::acknowledgement(frame, &transport, &header) {
@@ -75,6 +72,27 @@ impl State {
                     self.egress.bytes += reply.len() as u64;
                 }
             }
+        }
+    }
+
+    fn deliver<D: Device>(&mut self, now: Instant, frame: &[u8], id: Option<Id>, answer: D::Tx<'_>) {
+        let mut port = Port::<D>::frame(frame, answer, &self.capabilities, &mut self.egress);
+        let set = match id {
+            Some(id) => &mut self.sockets.slot(id).set,
+            None => &mut self.nobody,
+        };
+        self.interface.poll_ingress_single(time(now), &mut port, set);
+        match id {
+            Some(id) => {
+                self.sockets.agenda.touch(id);
+                self.advance(now, id, false);
+            }
+            None if self.sockets.anybody_waits() => {
+                if let Some(neighbour) = frame::neighbour(frame) {
+                    self.sockets.neighbour_spoke(neighbour);
+                }
+            }
+            None => {}
         }
     }
 
@@ -119,14 +137,14 @@ impl State {
                 self.stats.rx_malformed += 1;
                 Verdict::Drop
             }
-            Contents::Other => Verdict::Deliver,
+            Contents::Other => Verdict::Deliver(None),
             Contents::Transport(transport) => {
                 if !checksum::accept(frame, &transport, flag) {
                     self.stats.rx_bad_checksum += 1;
                     return Verdict::Drop;
                 }
                 match transport.protocol {
-                    Protocol::Udp => Verdict::Deliver,
+                    Protocol::Udp => Verdict::Deliver(self.find_udp(frame, &transport)),
                     Protocol::Tcp => match TcpHeader::parse(frame, &transport) {
                         Some(header) => self.inspect_tcp(transport, header),
                         None => {
@@ -151,6 +169,9 @@ impl State {
         if header.syn && !header.ack && !header.rst && !header.fin {
             return self.inspect_syn(tuple);
         }
+        if let Some(id) = self.sockets.find(&tuple) {
+            return Verdict::Deliver(Some(id));
+        }
         if self.time_wait.contains(&tuple) {
             return if header.fin && header.ack && !header.rst && !header.syn {
                 Verdict::Acknowledge(transport, header)
@@ -158,32 +179,44 @@ impl State {
                 Verdict::Drop
             };
         }
-        if header.rst {
-            Verdict::DeliverReset
-        } else {
-            Verdict::Deliver
+        // smoltcp refuses it.
+        Verdict::Deliver(None)
+    }
+
+    fn find_udp(&mut self, frame: &[u8], transport: &Transport) -> Option<Id> {
+        let port = transport.udp_destination(frame)?;
+        match self.dhcp {
+            Some(id) if port == DHCP_CLIENT => Some(id),
+            _ => {
+                let group = !self.is_own(transport.destination);
+                self.sockets.bound(SocketAddr::new(transport.destination, port), group)
+            }
         }
     }
 
     fn inspect_syn(&mut self, tuple: Tuple) -> Verdict {
-        if let Some(handle) = self.find(&tuple) {
-            // A connection of that name exists, and it answers. If it only waits for its end, it has it now.
-            if self.tcp(handle).state() != tcp::State::TimeWait || !self.is_closing(handle) {
-                return Verdict::Deliver;
+        if let Some(id) = self.sockets.find(&tuple) {
+            let state = self.sockets.tcp(id).state();
+            let closing = self.sockets.slot(id).stage == Stage::Closing;
+            match state {
+                // It only waits for its end: it has it now.
+                tcp::State::TimeWait if closing => self.sockets.remove(id),
+                // It is over, and a stream still holds it. Its name is free.
+                tcp::State::Closed if self.sockets.tcp(id).remote_endpoint().is_none() => {}
+                // A connection of that name exists, and it answers.
+                _ => return Verdict::Deliver(Some(id)),
             }
-            self.forget_closing(handle);
         }
         let exact = |address: Option<IpAddr>| address.is_some();
         let listeners = self.listeners.iter().filter(|listener| listener.takes(tuple.local));
         let Some(listener) = listeners.max_by_key(|listener| exact(listener.address)) else {
-            // smoltcp refuses it.
-            return Verdict::Deliver;
+            return Verdict::Deliver(None);
         };
         if tuple.remote.port() == 0 || listener.half_open + listener.ready.len() >= listener.options.backlog {
             self.stats.tcp_backlog_full += 1;
             return Verdict::Drop;
         }
-        if self.half_open.len() >= self.limits.half_open {
+        if self.half_open >= self.limits.half_open {
             self.stats.tcp_no_memory += 1;
             return Verdict::Drop;
         }
@@ -192,43 +225,34 @@ impl State {
 
     /// Makes the connection that a SYN asks for. On every failure the SYN is as good as lost.
     fn half_open<D: Device>(&mut self, now: Instant, syn: &[u8], listener: u64, tuple: Tuple) {
-        let socket = self.prepare(listener, &tuple);
-        let fresh = self.fresh_interface(now);
-        let (Some((handle, limit)), Ok(mut fresh)) = (socket, fresh) else {
-            if let Some((handle, _)) = socket {
-                self.nursery.remove(handle);
-            }
+        let made = self
+            .fresh_interface(now)
+            .and_then(|fresh| Ok((fresh, self.prepare(listener, tuple)?)));
+        let Ok((mut fresh, id)) = made else {
             self.stats.tcp_no_memory += 1;
             return;
         };
         set_only_address(&mut fresh, tuple.local.ip());
         let mut port = Port::<D>::silent(syn, &self.capabilities, &mut self.egress);
-        fresh.poll_ingress_single(time(now), &mut port, &mut self.nursery);
-        let socket = self.nursery.remove(handle);
-        let accepted = matches!(&socket, Socket::Tcp(socket) if socket.state() == tcp::State::SynReceived);
-        if !accepted {
+        fresh.poll_ingress_single(time(now), &mut port, &mut self.sockets.slot(id).set);
+        if self.sockets.tcp(id).state() != tcp::State::SynReceived {
             // smoltcp did not like the SYN's options.
             self.stats.rx_malformed += 1;
-            return;
+            return self.sockets.remove(id);
         }
         self.time_wait.remove(&tuple);
-        let handle = self.add_tcp_socket(socket);
-        self.half_open.push(HalfOpen {
-            handle,
-            listener,
-            deadline: now + limit,
-        });
+        self.sockets.set_deadline(id, now + self.limits.half_open_timeout);
+        self.half_open += 1;
         if let Some(listener) = self.listener(listener) {
             listener.half_open += 1;
         }
     }
 
-    /// A socket in the nursery that waits for one SYN.
-    fn prepare(&mut self, listener: u64, tuple: &Tuple) -> Option<(SocketHandle, core::time::Duration)> {
-        let options = self.listener(listener)?.options.tcp;
-        self.half_open.try_reserve(1).ok()?;
-        let mut socket = self.new_tcp_socket(&options).ok()?;
-        socket.listen(tuple.local.port()).ok()?;
-        Some((self.nursery.add(socket), self.limits.half_open_timeout))
+    /// A socket that waits for one SYN.
+    fn prepare(&mut self, listener: u64, tuple: Tuple) -> Result<Id> {
+        let options = self.listener(listener).ok_or(Error::NotConnected)?.options.tcp;
+        let mut socket = self.new_tcp_socket(&options)?;
+        socket.listen(tuple.local.port()).map_err(|_| Error::InvalidInput)?;
+        self.sockets.add_connection(socket, tuple, Stage::HalfOpen { listener })
     }
 }

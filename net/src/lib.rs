@@ -41,10 +41,12 @@
 extern crate alloc;
 
 mod address;
+mod agenda;
 mod checksum;
 mod config;
 pub mod device;
 mod dns;
+mod egress;
 mod error;
 mod frame;
 mod halves;
@@ -52,12 +54,14 @@ mod ingress;
 mod lifecycle;
 mod listener;
 mod nal;
+mod names;
 mod options;
 pub mod pair;
 mod phy;
 mod reassembly;
 mod reply;
 mod runner;
+mod sockets;
 mod stack;
 mod state;
 mod stats;

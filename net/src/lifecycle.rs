@@ -12,128 +12,106 @@
 use core::time::Duration;
 
 use fata_events::Instant;
-use smoltcp::iface::SocketHandle;
 use smoltcp::socket::{Socket, tcp};
 
-use crate::state::{Closing, HalfOpen, Listener, State, tuple};
+use crate::agenda::Id;
+use crate::sockets::Stage;
+use crate::state::{Listener, State, tuple};
 
 /// How long the RST of an aborted connection may wait for the device, or for the neighbour's address.
 const RESET_TIME: Duration = Duration::from_secs(2);
 
 impl State {
-    /// Moves connections that got their third segment to their listeners, and frees those that failed.
-    pub(crate) fn sweep_half_open(&mut self, now: Instant) {
-        let mut index = 0;
-        while let Some(HalfOpen {
-            handle,
-            listener,
-            deadline,
-        }) = self.half_open.get(index)
-        {
-            let (handle, listener, late) = (*handle, *listener, *deadline <= now);
-            match self.tcp(handle).state() {
-                tcp::State::SynReceived if !late => {
-                    index += 1;
-                    continue;
-                }
-                // A RST sends smoltcp's socket back to listening, and silence lasts until the deadline.
-                tcp::State::SynReceived | tcp::State::Listen | tcp::State::Closed => {
-                    self.stats.tcp_half_open_dropped += 1;
-                    self.remove_tcp_socket(handle);
-                    if let Some(listener) = self.listener(listener) {
-                        listener.half_open = listener.half_open.saturating_sub(1);
-                    }
-                }
-                _ => {
-                    self.stats.tcp_accepted += 1;
-                    match self.listener(listener) {
-                        Some(listener) => {
-                            listener.half_open = listener.half_open.saturating_sub(1);
-                            listener.ready.push_back(handle);
-                            listener.signal.raise();
-                        }
-                        None => self.abort(now, handle),
-                    }
-                }
+    /// Looks whether a socket's stage is over: called when something has come for it, when something was sent, and at
+    /// its deadline. `sent` says that there is nothing left to send now. Afterwards the socket may be gone.
+    pub(crate) fn advance(&mut self, now: Instant, id: Id, sent: bool) {
+        let Some(slot) = self.sockets.get(id) else {
+            return;
+        };
+        let late = slot.deadline.is_some_and(|deadline| deadline <= now);
+        match slot.stage {
+            Stage::HalfOpen { listener } => self.advance_half_open(now, id, listener, late),
+            Stage::Closing => self.advance_closing(now, id, sent, late),
+            Stage::Bound => self.advance_bound(now, id, late),
+            Stage::Lingering => self.advance_lingering(id, late),
+            Stage::Open | Stage::Dhcp => {}
+        }
+    }
+
+    /// A connection that got its third segment goes to its listener, one that failed is freed.
+    fn advance_half_open(&mut self, now: Instant, id: Id, listener: u64, late: bool) {
+        let accepted = match self.sockets.tcp(id).state() {
+            tcp::State::SynReceived if !late => return,
+            // A RST sends smoltcp's socket back to listening, and silence lasts until the deadline.
+            tcp::State::SynReceived | tcp::State::Listen | tcp::State::Closed => false,
+            _ => true,
+        };
+        self.half_open = self.half_open.saturating_sub(1);
+        let mut listener = self.listeners.iter_mut().find(|other| other.id == listener);
+        if let Some(listener) = &mut listener {
+            listener.half_open = listener.half_open.saturating_sub(1);
+        }
+        if !accepted {
+            self.stats.tcp_half_open_dropped += 1;
+            return self.sockets.remove(id);
+        }
+        self.stats.tcp_accepted += 1;
+        match listener {
+            Some(listener) => {
+                listener.ready.push_back(id);
+                listener.signal.raise();
+                let slot = self.sockets.slot(id);
+                slot.stage = Stage::Open;
+                slot.deadline = None;
             }
-            self.half_open.swap_remove(index);
+            None => self.abort(now, id),
+        }
+    }
+
+    /// A connection that nobody holds is freed as soon as it needs no buffers any more.
+    fn advance_closing(&mut self, now: Instant, id: Id, sent: bool, late: bool) {
+        let socket = self.sockets.tcp(id);
+        // Nobody will read it, and the peer may be unable to close before it has sent everything.
+        while socket.can_recv() && socket.recv(|data| (data.len(), ())).is_ok() {}
+        match socket.state() {
+            // A connection that was aborted, or timed out, keeps its name until the RST is sent.
+            tcp::State::Closed if late || socket.remote_endpoint().is_none() => self.sockets.remove(id),
+            // The acknowledgement of the peer's FIN is on its way, and no buffer is needed for another one.
+            tcp::State::TimeWait if late || sent => {
+                if let Some(tuple) = tuple(socket) {
+                    self.time_wait.insert(now, tuple);
+                }
+                self.sockets.remove(id);
+            }
+            tcp::State::Closed | tcp::State::TimeWait => {}
+            _ if late => {
+                self.stats.tcp_close_timeouts += 1;
+                self.abort(now, id);
+            }
+            _ => {}
         }
     }
 
     /// Nobody holds this connection any more: let it end in peace.
-    pub(crate) fn release(&mut self, now: Instant, handle: SocketHandle) {
-        let deadline = now + self.limits.close_timeout;
-        let socket = self.tcp(handle);
+    pub(crate) fn release(&mut self, now: Instant, id: Id) {
+        let socket = self.sockets.tcp(id);
         // Its last acknowledgement shall not wait for company.
         socket.set_ack_delay(None);
         let aborted = matches!(socket.state(), tcp::State::SynSent | tcp::State::Closed);
         socket.close();
-        self.push_closing(Closing {
-            handle,
-            deadline: if aborted { now + RESET_TIME } else { deadline },
-        });
+        self.close_until(id, now + if aborted { RESET_TIME } else { self.limits.close_timeout });
     }
 
     /// Ends this connection with a RST.
-    pub(crate) fn abort(&mut self, now: Instant, handle: SocketHandle) {
-        self.tcp(handle).abort();
-        self.push_closing(Closing {
-            handle,
-            deadline: now + RESET_TIME,
-        });
+    pub(crate) fn abort(&mut self, now: Instant, id: Id) {
+        self.sockets.tcp(id).abort();
+        self.close_until(id, now + RESET_TIME);
     }
 
-    fn push_closing(&mut self, closing: Closing) {
-        if self.closing.try_reserve(1).is_err() {
-            return self.remove_tcp_socket(closing.handle);
-        }
-        self.closing.push(closing);
-    }
-
-    pub(crate) fn is_closing(&self, handle: SocketHandle) -> bool {
-        self.closing.iter().any(|closing| closing.handle == handle)
-    }
-
-    /// Frees a closing connection at once.
-    pub(crate) fn forget_closing(&mut self, handle: SocketHandle) {
-        self.closing.retain(|closing| closing.handle != handle);
-        self.remove_tcp_socket(handle);
-    }
-
-    /// Looks after the connections that nobody holds. `sent` says that everything that could be sent has been.
-    pub(crate) fn sweep_closing(&mut self, now: Instant, sent: bool) {
-        let mut index = 0;
-        while let Some(closing) = self.closing.get_mut(index) {
-            let handle = closing.handle;
-            let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
-            // Nobody will read it, and the peer may be unable to close before it has sent everything.
-            while socket.can_recv() && socket.recv(|data| (data.len(), ())).is_ok() {}
-            let done = match socket.state() {
-                // A connection that was aborted, or timed out, keeps its name until the RST is sent.
-                tcp::State::Closed => socket.remote_endpoint().is_none() || closing.deadline <= now,
-                // The acknowledgement of the peer's FIN is on its way, and no buffer is needed for another one.
-                tcp::State::TimeWait => sent || closing.deadline <= now,
-                _ => {
-                    if closing.deadline <= now {
-                        socket.abort();
-                        closing.deadline = now + RESET_TIME;
-                        self.stats.tcp_close_timeouts += 1;
-                    }
-                    false
-                }
-            };
-            if !done {
-                index += 1;
-                continue;
-            }
-            if socket.state() == tcp::State::TimeWait
-                && let Some(tuple) = tuple(socket)
-            {
-                self.time_wait.insert(now, tuple);
-            }
-            self.closing.swap_remove(index);
-            self.remove_tcp_socket(handle);
-        }
+    fn close_until(&mut self, id: Id, deadline: Instant) {
+        self.sockets.slot(id).stage = Stage::Closing;
+        self.sockets.set_deadline(id, deadline);
+        self.sockets.agenda.touch(id);
     }
 
     /// Ends a listener, with the connections that it has not given away.
@@ -141,31 +119,16 @@ impl State {
         let Some(index) = self.listeners.iter().position(|listener| listener.id == id) else {
             return;
         };
-        let Listener { ready, .. } = self.listeners.swap_remove(index);
-        for handle in ready {
-            self.abort(now, handle);
+        let Listener { mut ready, .. } = self.listeners.swap_remove(index);
+        let half_open = |stage| stage == Stage::HalfOpen { listener: id };
+        for (id, slot) in self.sockets.iter().filter(|(_, slot)| half_open(slot.stage)) {
+            self.half_open = self.half_open.saturating_sub(1);
+            slot.stage = Stage::Open;
+            ready.push_back(id);
         }
-        let mut index = 0;
-        while let Some(half_open) = self.half_open.get(index) {
-            if half_open.listener == id {
-                let handle = half_open.handle;
-                self.half_open.swap_remove(index);
-                self.abort(now, handle);
-            } else {
-                index += 1;
-            }
+        for id in ready {
+            self.abort(now, id);
         }
-    }
-
-    /// When one of the tables here wants to be looked at.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let half_open = self.half_open.iter().map(|half_open| half_open.deadline);
-        let closing = self.closing.iter().map(|closing| closing.deadline);
-        half_open
-            .chain(closing)
-            .chain(self.no_router_at)
-            .chain(self.next_lingering())
-            .min()
     }
 
     /// The end is near: nothing new begins, and what there is ends in peace, even if a stream still holds it.
@@ -175,18 +138,19 @@ impl State {
             listener.signal.raise();
             self.unlisten(now, listener.id);
         }
-        for (_, socket) in self.sockets.iter_mut() {
-            if let Socket::Tcp(socket) = socket {
+        for (_, slot) in self.sockets.iter() {
+            if let Socket::Tcp(socket) = slot.socket() {
                 socket.set_ack_delay(None);
                 socket.close();
             }
         }
+        self.sockets.touch_all();
         self.changed.raise();
     }
 
     /// Whether nobody has to be waited for: connections are over, datagrams sent.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.sockets.iter().all(|(_, socket)| match socket {
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.sockets.iter().all(|(_, slot)| match slot.socket() {
             Socket::Tcp(socket) => socket.remote_endpoint().is_none() || socket.state() == tcp::State::TimeWait,
             Socket::Udp(socket) => socket.send_queue() == 0,
             _ => true,
@@ -195,20 +159,21 @@ impl State {
 
     /// The end is here: who has not closed gets a RST.
     pub(crate) fn abort_all(&mut self) {
-        for (_, socket) in self.sockets.iter_mut() {
-            if let Socket::Tcp(socket) = socket
+        for (_, slot) in self.sockets.iter() {
+            if let Socket::Tcp(socket) = slot.socket()
                 && socket.state() != tcp::State::TimeWait
             {
                 socket.abort();
             }
         }
+        self.sockets.touch_all();
     }
 
     /// The runner is gone: everybody who waits gets to know.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
-        for (_, socket) in self.sockets.iter_mut() {
-            match socket {
+        for (_, slot) in self.sockets.iter() {
+            match slot.socket() {
                 Socket::Tcp(socket) => socket.abort(),
                 Socket::Udp(socket) => socket.close(),
                 // DHCP, and what other users of smoltcp may have switched on in it.

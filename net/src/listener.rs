@@ -44,8 +44,8 @@ impl TcpListener {
                 true => Err(Error::Stopped),
                 false => Ok(state.listener(self.id).and_then(|listener| listener.ready.pop_front())),
             })?;
-            if let Some(handle) = ready {
-                return Ok(TcpStream::new(&self.stack, handle));
+            if let Some(id) = ready {
+                return Ok(TcpStream::new(&self.stack, id));
             }
             self.signal.after(seen).await;
         }

@@ -25,6 +25,8 @@ pub(crate) struct Egress {
     pub(crate) only_fragments: bool,
     /// The device had no room when smoltcp wanted to send.
     pub(crate) exhausted: bool,
+    /// How often it had.
+    pub(crate) attempts: u64,
 }
 
 impl Egress {
@@ -180,6 +182,7 @@ impl<'x, D: Device + 'x> phy::Device for Port<'_, 'x, D> {
             self.egress.exhausted = true;
             return None;
         };
+        self.egress.attempts += 1;
         Some(TxToken {
             room: Reserved::Device(room),
             egress: self.egress,

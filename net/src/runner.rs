@@ -8,7 +8,6 @@ use core::time::Duration;
 use alloc::rc::Rc;
 
 use fata_events::{Instant, yield_now};
-use smoltcp::iface::PollResult;
 
 use crate::device::{Device, RxFrame, TxFrame, TxMeta};
 use crate::phy::Port;
@@ -16,8 +15,8 @@ use crate::reply;
 use crate::stack::Shared;
 use crate::state::{State, time};
 
-/// First and longest pause when smoltcp says that there is something to send, and sends nothing.
-const STALL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
+/// How long a device without room, or without a link, keeps connections from finding out that they have timed out.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Moves packets between a [`Device`] and the sockets of a [`Stack`](crate::Stack).
 ///
@@ -26,7 +25,6 @@ const STALL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_se
 pub struct Runner<D: Device> {
     shared: Rc<Shared>,
     device: D,
-    stall: Duration,
 }
 
 /// What is to be done after one round of work.
@@ -39,11 +37,7 @@ struct Next {
 
 impl<D: Device> Runner<D> {
     pub(crate) fn new(shared: Rc<Shared>, device: D) -> Self {
-        Self {
-            shared,
-            device,
-            stall: STALL.0,
-        }
+        Self { shared, device }
     }
 
     /// Works for ever: receives, sends, keeps the timers. In each turn of the loop it does a bounded amount of work
@@ -52,11 +46,7 @@ impl<D: Device> Runner<D> {
         loop {
             let seen = self.shared.kick.count();
             let now = self.shared.handle.now();
-            let next = self
-                .shared
-                .state
-                .borrow_mut()
-                .work(now, &mut self.device, &mut self.stall);
+            let next = self.shared.state.borrow_mut().work(now, &mut self.device);
             self.device.flush();
             if next.more {
                 yield_now().await;
@@ -89,8 +79,8 @@ impl<D: Device> Drop for Runner<D> {
 }
 
 impl State {
-    /// One round: link, arrivals, tables, departures.
-    fn work<D: Device>(&mut self, now: Instant, device: &mut D, stall: &mut Duration) -> Next {
+    /// One round: link, arrivals, timers, departures.
+    fn work<D: Device>(&mut self, now: Instant, device: &mut D) -> Next {
         let capabilities = device.capabilities();
         self.set_link(now, device.link_up(), capabilities);
         self.egress.offload = capabilities.tx_checksum;
@@ -98,7 +88,6 @@ impl State {
         self.time_wait.expire(now);
 
         let received = self.drain(now, device);
-        self.sweep_half_open(now);
         if self.no_router(now) {
             self.end_router_search::<D>(now);
         }
@@ -106,33 +95,23 @@ impl State {
         if self.announce && self.status.link_up {
             self.send_announcements(device);
         }
-        self.sweep_closing(now, false);
-        let (all_sent, progress) = self.send(now, device);
-        self.sweep_closing(now, all_sent);
-        self.sweep_lingering(now);
-        // While the device has no room, nobody can tell whether a neighbour answers.
-        let stuck = if all_sent { self.sweep_stuck(now) } else { None };
+        self.fire(now);
+        let own = self.send(now, device);
 
-        let mut deadline = self.next_deadline().into_iter().chain(stuck).min();
-        if self.egress.exhausted {
-            // The device says when it has room. But it may be without a link, and connections must end all the same.
-            let at = (self.tcp_sockets > 0).then(|| now + STALL.1);
-            deadline = deadline.into_iter().chain(at).min();
-        } else {
-            let mut at = self.poll_at(now);
-            if at.is_some_and(|at| at <= now) && all_sent {
-                at = Some(now + if progress { STALL.0 } else { *stall });
-                *stall = if progress { STALL.0 } else { (*stall * 2).min(STALL.1) };
-            } else {
-                *stall = STALL.0;
-            }
-            deadline = deadline.into_iter().chain(at).min();
-        }
         let exhausted = self.egress.exhausted;
+        // The device says when it has room. But it may be without a link, and connections must end all the same.
+        let patience = (exhausted && self.sockets.connections() > 0).then(|| now + PATIENCE);
+        let timer = self.sockets.agenda.next_timer();
+        let deadline = timer
+            .into_iter()
+            .chain(own)
+            .chain(self.no_router_at)
+            .chain(patience)
+            .min();
         Next {
             // To sleep until a time that is over would be to go round without letting anybody else run.
             more: received == self.limits.burst
-                || (!all_sent && !exhausted)
+                || (self.sockets.agenda.ready() > 0 && !exhausted)
                 || deadline.is_some_and(|deadline| deadline <= now),
             deadline,
         }
@@ -153,40 +132,6 @@ impl State {
             rx.consume(|frame| self.receive::<D>(now, frame, flag, answer));
         }
         self.limits.burst
-    }
-
-    /// Sends the rest of the packet that smoltcp is sending in fragments.
-    fn send_fragments<D: Device>(&mut self, now: Instant, device: &mut D) {
-        self.egress.exhausted = false;
-        self.egress.only_fragments = true;
-        while self.egress.fragmenting && !self.egress.exhausted {
-            let before = self.egress.frames;
-            let mut port = Port::device(device, &self.capabilities, &mut self.egress);
-            // The nursery is empty: no socket shall start to send now.
-            self.interface.poll_egress(time(now), &mut port, &mut self.nursery);
-            if self.egress.frames == before {
-                break;
-            }
-        }
-        self.egress.only_fragments = false;
-    }
-
-    /// Sends what there is to send, up to the burst limit. Says whether that was all, and whether it was anything.
-    fn send<D: Device>(&mut self, now: Instant, device: &mut D) -> (bool, bool) {
-        let before = self.egress.frames;
-        let limit = before + self.limits.burst as u64;
-        loop {
-            self.send_fragments(now, device);
-            if self.egress.exhausted {
-                return (false, self.egress.frames > before);
-            }
-            let mut port = Port::device(device, &self.capabilities, &mut self.egress);
-            let result = self.interface.poll_egress(time(now), &mut port, &mut self.sockets);
-            let done = result == PollResult::None && !self.egress.fragmenting;
-            if done || self.egress.exhausted || self.egress.frames >= limit {
-                return (done && !self.egress.exhausted, self.egress.frames > before);
-            }
-        }
     }
 
     fn send_announcements<D: Device>(&mut self, device: &mut D) {
@@ -215,7 +160,7 @@ impl State {
         if let Some(frame) = link_local.and_then(|address| reply::no_router(self.capabilities.mac, address)) {
             let mut port = Port::<D>::silent(&frame, &self.capabilities, &mut self.egress);
             self.interface
-                .poll_ingress_single(time(now), &mut port, &mut self.sockets);
+                .poll_ingress_single(time(now), &mut port, &mut self.nobody);
         }
     }
 }

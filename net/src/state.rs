@@ -10,59 +10,55 @@ use core::net::{IpAddr, SocketAddr};
 
 use fata_events::{Instant, Signal};
 use rand_core::CryptoRng;
-use smoltcp::iface::{Interface, SocketHandle, SocketSet};
-use smoltcp::socket::{Socket, tcp, udp};
+use smoltcp::iface::{Interface, SocketSet};
+use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 
 use crate::address::Lease;
+use crate::agenda::Id;
 use crate::config::{Config, Ipv6Config, Limits, Status};
 use crate::device::Capabilities;
+use crate::egress::Stall;
+use crate::names::{Names, Tuple};
 use crate::options::{ListenOptions, TcpOptions};
 use crate::phy::{Egress, Facts};
 use crate::reassembly::Reassembly;
+use crate::sockets::{Sockets, Stage};
 use crate::stats::Stats;
-use crate::time_wait::{TimeWait, Tuple};
-use crate::udp::Waiting;
+use crate::time_wait::TimeWait;
 use crate::{Error, Result};
 
 /// First of the ports that are taken for connections and sockets that ask for none (RFC 6335).
 const EPHEMERAL: u16 = 49_152;
 /// Random ports tried before giving up.
 const EPHEMERAL_TRIES: usize = 256;
-/// Sockets of the stack itself: DHCP.
-const OWN_SOCKETS: usize = 1;
 
 /// Everything behind the handles of one stack.
 pub(crate) struct State {
     /// On the heap, because it is large: 12 KiB.
     pub(crate) interface: Box<Interface>,
-    pub(crate) sockets: SocketSet<'static>,
-    /// Empty, except for a connection's first moments (see [`ingress`](crate::ingress)).
-    pub(crate) nursery: SocketSet<'static>,
+    pub(crate) sockets: Sockets,
+    /// A set without sockets: for frames that are for none, and for what smoltcp sends for none.
+    pub(crate) nobody: SocketSet<'static>,
     pub(crate) random: Box<dyn CryptoRng>,
     pub(crate) config: Config,
     pub(crate) limits: Limits,
     pub(crate) capabilities: Capabilities,
     pub(crate) status: Status,
     pub(crate) lease: Option<Lease>,
-    pub(crate) dhcp: Option<SocketHandle>,
+    pub(crate) dhcp: Option<Id>,
     /// When to stop hoping for a router advertisement.
     pub(crate) no_router_at: Option<Instant>,
     /// Addresses have come, or the link: tell the neighbours.
     pub(crate) announce: bool,
     pub(crate) egress: Egress,
+    pub(crate) stall: Stall,
     pub(crate) stats: Stats,
     pub(crate) reassembly: Reassembly,
     pub(crate) time_wait: TimeWait,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) half_open: Vec<HalfOpen>,
-    pub(crate) closing: Vec<Closing>,
-    pub(crate) tcp_sockets: usize,
-    pub(crate) udp_sockets: usize,
-    /// Sockets whose first datagram waits for its neighbour.
-    pub(crate) stuck: Vec<Waiting>,
-    /// Sockets that were dropped before everything was sent.
-    pub(crate) lingering: Vec<Waiting>,
+    /// Connections whose SYN has come, but not the acknowledgement of ours.
+    pub(crate) half_open: usize,
     next_listener: u64,
     /// The runner is gone, or about to be: nothing new begins.
     pub(crate) stopped: bool,
@@ -82,7 +78,7 @@ pub(crate) struct Listener {
     /// Connections on their way to `ready`.
     pub(crate) half_open: usize,
     /// Connections that wait for `accept`.
-    pub(crate) ready: VecDeque<SocketHandle>,
+    pub(crate) ready: VecDeque<Id>,
     /// Raised for every connection that is ready.
     pub(crate) signal: Signal,
 }
@@ -95,19 +91,6 @@ impl Listener {
                 None => self.both_versions || local.is_ipv4(),
             }
     }
-}
-
-/// A connection whose SYN has come, but not the acknowledgement of ours.
-pub(crate) struct HalfOpen {
-    pub(crate) handle: SocketHandle,
-    pub(crate) listener: u64,
-    pub(crate) deadline: Instant,
-}
-
-/// A connection that nobody holds any more.
-pub(crate) struct Closing {
-    pub(crate) handle: SocketHandle,
-    pub(crate) deadline: Instant,
 }
 
 /// smoltcp's time.
@@ -149,24 +132,12 @@ impl State {
         limits: Limits,
         now: Instant,
     ) -> Result<Self> {
-        // The table of sockets grows by itself, but then its lack of memory would be fatal. So it has its full size
-        // from the start, and the limits see to it that it never has to grow.
-        let mut table = Vec::new();
-        let sockets = limits
-            .connections
-            .checked_add(limits.udp_sockets)
-            .and_then(|sockets| sockets.checked_add(OWN_SOCKETS))
-            .ok_or(Error::InvalidInput)?;
-        table.try_reserve_exact(sockets).map_err(|_| Error::OutOfMemory)?;
-        let mut nursery = Vec::new();
-        nursery.try_reserve_exact(1).map_err(|_| Error::OutOfMemory)?;
         let slaac = config.ipv6 == Ipv6Config::Slaac;
         let interface = new_interface(capabilities, slaac, random.next_u64(), now)?;
         let mut state = Self {
             interface,
-            sockets: SocketSet::new(table),
-            nursery: SocketSet::new(nursery),
-            random,
+            sockets: Sockets::new(Names::new(&mut *random)),
+            nobody: SocketSet::new(Vec::new()),
             limits,
             capabilities,
             status: Status::default(),
@@ -175,20 +146,17 @@ impl State {
             no_router_at: None,
             announce: false,
             egress: Egress::default(),
+            stall: Stall::default(),
             stats: Stats::default(),
             reassembly: Reassembly::new(limits.reassembly),
-            time_wait: TimeWait::new(limits.time_wait, limits.time_wait_timeout),
+            time_wait: TimeWait::new(Names::new(&mut *random), limits.time_wait, limits.time_wait_timeout),
             listeners: Vec::new(),
-            half_open: Vec::new(),
-            closing: Vec::new(),
-            tcp_sockets: 0,
-            udp_sockets: 0,
-            stuck: Vec::new(),
-            lingering: Vec::new(),
+            half_open: 0,
             next_listener: 0,
             stopped: false,
             changed: Signal::new(),
             config,
+            random,
         };
         state.start_addresses()?;
         Ok(state)
@@ -210,9 +178,9 @@ impl State {
         new_interface(self.capabilities, false, seed, now)
     }
 
-    /// A socket with its buffers, not yet in the table.
+    /// A connection's socket with its buffers, not yet in the table.
     pub(crate) fn new_tcp_socket(&mut self, options: &TcpOptions) -> Result<tcp::Socket<'static>> {
-        if self.tcp_sockets >= self.limits.connections {
+        if self.sockets.connections() >= self.limits.connections {
             return Err(Error::OutOfMemory);
         }
         let rx = buffer(
@@ -233,37 +201,6 @@ impl State {
         socket.set_keep_alive(options.keep_alive.map(Into::into));
         socket.set_timeout(options.idle_timeout.map(Into::into));
         Ok(socket)
-    }
-
-    /// Puts a socket from [`new_tcp_socket`](Self::new_tcp_socket) into the table.
-    pub(crate) fn add_tcp_socket(&mut self, socket: Socket<'static>) -> SocketHandle {
-        self.tcp_sockets += 1;
-        self.sockets.add(socket)
-    }
-
-    /// Frees a connection and its buffers at once.
-    pub(crate) fn remove_tcp_socket(&mut self, handle: SocketHandle) {
-        self.tcp_sockets = self.tcp_sockets.saturating_sub(1);
-        self.sockets.remove(handle);
-    }
-
-    pub(crate) fn tcp(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
-        self.sockets.get_mut(handle)
-    }
-
-    pub(crate) fn udp(&mut self, handle: SocketHandle) -> &mut udp::Socket<'static> {
-        self.sockets.get_mut(handle)
-    }
-
-    /// The connection of this name, if there is one.
-    pub(crate) fn find(&self, wanted: &Tuple) -> Option<SocketHandle> {
-        let (local, remote) = (endpoint(wanted.local), endpoint(wanted.remote));
-        self.sockets.iter().find_map(|(handle, socket)| match socket {
-            Socket::Tcp(socket) if socket.remote_endpoint() == Some(remote) => {
-                (socket.local_endpoint() == Some(local)).then_some(handle)
-            }
-            _ => None,
-        })
     }
 
     /// Whether this is one of the stack's addresses.
@@ -320,12 +257,8 @@ impl State {
         Err(Error::AddressInUse)
     }
 
-    pub(crate) fn tcp_port_taken(&self, port: u16) -> bool {
+    pub(crate) fn listens(&self, port: u16) -> bool {
         self.listeners.iter().any(|listener| listener.port == port)
-            || self.sockets.iter().any(|(_, socket)| match socket {
-                Socket::Tcp(socket) => socket.local_endpoint().is_some_and(|local| local.port == port),
-                _ => false,
-            })
     }
 
     pub(crate) fn listener(&mut self, id: u64) -> Option<&mut Listener> {
@@ -341,7 +274,7 @@ impl State {
             return Err(Error::InvalidInput);
         }
         let port = match address.port() {
-            0 => self.ephemeral_port(Self::tcp_port_taken)?,
+            0 => self.ephemeral_port(Self::listens)?,
             port => port,
         };
         let both_versions = address.is_ipv6();
@@ -378,15 +311,20 @@ impl State {
     }
 
     /// The counters, with the present filled in.
-    pub(crate) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&mut self) -> Stats {
+        let closing = self
+            .sockets
+            .iter()
+            .filter(|(_, slot)| slot.stage == Stage::Closing)
+            .count();
         Stats {
             tx_frames: self.egress.frames,
             tx_bytes: self.egress.bytes,
-            tcp_connections: self.tcp_sockets as u64,
-            tcp_half_open: self.half_open.len() as u64,
-            tcp_closing: self.closing.len() as u64,
+            tcp_connections: self.sockets.connections() as u64,
+            tcp_half_open: self.half_open as u64,
+            tcp_closing: closing as u64,
             tcp_time_wait: self.time_wait.len() as u64,
-            udp_sockets: self.udp_sockets as u64,
+            udp_sockets: self.sockets.ports().len() as u64,
             ..self.stats
         }
     }

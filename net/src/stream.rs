@@ -8,13 +8,14 @@ use core::net::SocketAddr;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 
+use crate::agenda::Id;
 use crate::halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+use crate::names::Tuple;
 use crate::options::TcpOptions;
+use crate::sockets::Stage;
 use crate::state::{endpoint, set_only_address};
-use crate::time_wait::Tuple;
 use crate::{Error, Result, Stack};
 
 /// A TCP connection: reads and writes bytes, both at the same time if you like ([`split`](Self::split)).
@@ -24,7 +25,7 @@ use crate::{Error, Result, Stack};
 /// is aborted. One task may read and one may write at the same time, but not two of the same kind.
 pub struct TcpStream {
     stack: Stack,
-    handle: SocketHandle,
+    id: Id,
     local: SocketAddr,
     remote: SocketAddr,
     /// The peer's end was seen. smoltcp may forget it when the connection is long over.
@@ -44,9 +45,9 @@ fn why_closed(stack: &Stack, state: tcp::State) -> Error {
 
 impl TcpStream {
     /// Takes over a connection that is established (or was, a moment ago).
-    pub(crate) fn new(stack: &Stack, handle: SocketHandle) -> Self {
+    pub(crate) fn new(stack: &Stack, id: Id) -> Self {
         const NOWHERE: SocketAddr = SocketAddr::V4(core::net::SocketAddrV4::new(core::net::Ipv4Addr::UNSPECIFIED, 0));
-        let tuple = stack.with(|state| crate::state::tuple(state.tcp(handle)));
+        let tuple = stack.with(|state| crate::state::tuple(state.sockets.tcp(id)));
         // A connection that was reset while it waited has no name any more.
         let Tuple { local, remote } = tuple.unwrap_or(Tuple {
             local: NOWHERE,
@@ -54,7 +55,7 @@ impl TcpStream {
         });
         Self {
             stack: stack.clone(),
-            handle,
+            id,
             local,
             remote,
             eof: Cell::new(false),
@@ -108,7 +109,7 @@ impl TcpStream {
                     local: SocketAddr::new(address, port),
                     remote,
                 };
-                state.tcp_port_taken(port) || state.time_wait.contains(&tuple)
+                state.listens(port) || state.sockets.find(&tuple).is_some() || state.time_wait.contains(&tuple)
             })?;
             let local = SocketAddr::new(address, port);
             let mut socket = state.new_tcp_socket(options)?;
@@ -118,10 +119,12 @@ impl TcpStream {
             socket
                 .connect(fresh.context(), endpoint(remote), endpoint(local))
                 .map_err(|_| Error::AddressNotAvailable)?;
-            let handle = state.add_tcp_socket(smoltcp::socket::Socket::Tcp(socket));
+            let id = state
+                .sockets
+                .add_connection(socket, Tuple { local, remote }, Stage::Open)?;
             Ok(Self {
                 stack: stack.clone(),
-                handle,
+                id,
                 local,
                 remote,
                 eof: Cell::new(false),
@@ -130,7 +133,13 @@ impl TcpStream {
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut tcp::Socket<'static>) -> R) -> R {
-        self.stack.with(|state| f(state.tcp(self.handle)))
+        self.stack.with(|state| f(state.sockets.tcp(self.id)))
+    }
+
+    /// Has the runner look at the connection.
+    fn kick(&self) {
+        self.stack.with(|state| state.sockets.agenda.touch(self.id));
+        self.stack.kick();
     }
 
     /// The peer's address and port.
@@ -166,7 +175,7 @@ impl TcpStream {
             Ok(0) => Poll::Pending,
             Ok(len) => {
                 // The window may be open again.
-                self.stack.kick();
+                self.kick();
                 Poll::Ready(Ok(len))
             }
             Err(tcp::RecvError::Finished) => {
@@ -213,7 +222,7 @@ impl TcpStream {
         match result {
             Ok(0) => Poll::Pending,
             Ok(len) => {
-                self.stack.kick();
+                self.kick();
                 Poll::Ready(Ok(len))
             }
             Err(_) => Poll::Ready(Err(why_closed(&self.stack, state))),
@@ -256,7 +265,7 @@ impl TcpStream {
     /// Closes this side: what was written is still sent, then the peer reads the end. Reading goes on.
     pub fn shutdown(&self) {
         self.with(|socket| socket.close());
-        self.stack.kick();
+        self.kick();
     }
 
     /// Closes this side and waits until the peer has acknowledged everything.
@@ -295,7 +304,7 @@ impl TcpStream {
     /// Ends the connection with a RST: the peer's next operation fails. What was not sent is lost.
     pub fn abort(self) {
         self.with(|socket| socket.abort());
-        self.stack.kick();
+        self.kick();
     }
 
     /// Whether the connection is open in at least one direction.
@@ -321,19 +330,19 @@ impl TcpStream {
     /// Sends small segments at once (`true`), or waits for acknowledgements to gather data (Nagle's algorithm).
     pub fn set_nodelay(&self, nodelay: bool) {
         self.with(|socket| socket.set_nagle_enabled(!nodelay));
-        self.stack.kick();
+        self.kick();
     }
 
     /// See [`TcpOptions::keep_alive`].
     pub fn set_keep_alive(&self, interval: Option<Duration>) {
         self.with(|socket| socket.set_keep_alive(interval.map(Into::into)));
-        self.stack.kick();
+        self.kick();
     }
 
     /// See [`TcpOptions::idle_timeout`].
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
         self.with(|socket| socket.set_timeout(timeout.map(Into::into)));
-        self.stack.kick();
+        self.kick();
     }
 
     /// Two halves that borrow the stream, for two futures of one task.
@@ -351,7 +360,7 @@ impl TcpStream {
 impl Drop for TcpStream {
     fn drop(&mut self) {
         let now = self.stack.handle().now();
-        self.stack.with(|state| state.release(now, self.handle));
+        self.stack.with(|state| state.release(now, self.id));
         self.stack.kick();
     }
 }

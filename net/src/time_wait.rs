@@ -10,35 +10,32 @@
 //! * a new SYN for a port somebody listens on starts a new connection at once. (Linux compares sequence numbers
 //!   first. Should the SYN be an old duplicate, then the peer answers the SYN-ACK with a RST.)
 
-use alloc::collections::{BTreeMap, VecDeque};
-use core::net::SocketAddr;
+use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use fata_events::Instant;
 
-/// A connection's name, seen from here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Tuple {
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-}
+use crate::names::{Names, Tuple};
 
 /// The connections in TIME-WAIT.
-#[derive(Debug)]
 pub(crate) struct TimeWait {
-    expiry: BTreeMap<Tuple, Instant>,
-    /// In order of expiry. An entry counts only if `expiry` says the same.
+    /// Those in `queue` that count, by their number.
+    names: Names,
+    /// In order of expiry.
     queue: VecDeque<(Instant, Tuple)>,
+    /// The number of the first in `queue`; the others follow.
+    first: u32,
     limit: usize,
     duration: Duration,
 }
 
 impl TimeWait {
     /// At most `limit` connections, each for `duration`.
-    pub(crate) fn new(limit: usize, duration: Duration) -> Self {
+    pub(crate) fn new(names: Names, limit: usize, duration: Duration) -> Self {
         Self {
-            expiry: BTreeMap::new(),
+            names,
             queue: VecDeque::new(),
+            first: 0,
             limit,
             duration,
         }
@@ -46,32 +43,36 @@ impl TimeWait {
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.expiry.len()
+        self.names.len()
     }
 
     /// Whether this connection is one of them.
     pub(crate) fn contains(&self, tuple: &Tuple) -> bool {
-        !self.expiry.is_empty() && self.expiry.contains_key(tuple)
+        self.find(tuple).is_some()
     }
 
     /// Adds a connection; above the limit, the oldest one is forgotten.
     pub(crate) fn insert(&mut self, now: Instant, tuple: Tuple) {
         self.expire(now);
-        if self.limit == 0 || self.queue.try_reserve(1).is_err() || !room_for_a_node() {
+        self.remove(&tuple);
+        if self.limit == 0 || self.queue.try_reserve(1).is_err() {
             return;
         }
         // Entries that were removed early stay in the queue: it is bounded by itself.
         while self.queue.len() >= self.limit {
             self.pop();
         }
-        let expires = now + self.duration;
-        self.queue.push_back((expires, tuple));
-        self.expiry.insert(tuple, expires);
+        let number = self.first.wrapping_add(self.queue.len() as u32);
+        if self.names.insert(&tuple, number).is_ok() {
+            self.queue.push_back((now + self.duration, tuple));
+        }
     }
 
     /// Forgets a connection, because its name is used again.
     pub(crate) fn remove(&mut self, tuple: &Tuple) {
-        self.expiry.remove(tuple);
+        if let Some(number) = self.find(tuple) {
+            self.names.remove(tuple, number);
+        }
     }
 
     /// Forgets those whose time is over. They need no timer: it is called whenever it matters.
@@ -81,24 +82,29 @@ impl TimeWait {
         }
     }
 
+    fn find(&self, tuple: &Tuple) -> Option<u32> {
+        self.names.find(tuple, &|number| {
+            let index = number.wrapping_sub(self.first) as usize;
+            self.queue.get(index).is_some_and(|(_, other)| other == tuple)
+        })
+    }
+
     fn pop(&mut self) {
-        if let Some((expires, tuple)) = self.queue.pop_front()
-            && self.expiry.get(&tuple) == Some(&expires)
-        {
-            self.expiry.remove(&tuple);
+        if let Some((_, tuple)) = self.queue.pop_front() {
+            self.names.remove(&tuple, self.first);
+            self.first = self.first.wrapping_add(1);
         }
     }
-}
-
-/// `BTreeMap` cannot say that there is no memory. An insertion needs a node or two; there is one thread, so what can
-/// be had and is given back can be had again.
-fn room_for_a_node() -> bool {
-    alloc::vec::Vec::<u8>::new().try_reserve_exact(4096).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pair::SeedRng;
+
+    fn table(limit: usize) -> TimeWait {
+        TimeWait::new(Names::new(&mut SeedRng::new(1)), limit, Duration::from_secs(10))
+    }
 
     fn tuple(port: u16) -> Tuple {
         Tuple {
@@ -109,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_oldest_is_forgotten_above_the_limit() {
-        let mut table = TimeWait::new(3, Duration::from_secs(10));
+        let mut table = table(3);
         for port in 1..=5 {
             table.insert(Instant::ZERO, tuple(port));
         }
@@ -119,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_name_used_twice_lasts_as_long_as_its_second_use() {
-        let mut table = TimeWait::new(8, Duration::from_secs(10));
+        let mut table = table(8);
         table.insert(Instant::ZERO, tuple(1));
         table.remove(&tuple(1));
         assert!(!table.contains(&tuple(1)));

@@ -8,11 +8,12 @@ use core::task::Poll;
 use core::time::Duration;
 
 use fata_events::Instant;
-use smoltcp::iface::SocketHandle;
 use smoltcp::socket::{Socket, udp};
 use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
+use crate::agenda::Id;
 use crate::options::UdpOptions;
+use crate::sockets::Stage;
 use crate::state::{State, buffer, endpoint, socket_address};
 use crate::{Error, Result, Stack};
 
@@ -29,7 +30,7 @@ const STUCK: Duration = Duration::from_millis(1500);
 /// holds is still sent, unless that takes more than 1.5 seconds, or its port is bound again before.
 pub struct UdpSocket {
     stack: Stack,
-    handle: SocketHandle,
+    id: Id,
     local: SocketAddr,
 }
 
@@ -48,16 +49,16 @@ pub struct Datagram {
 
 impl UdpSocket {
     pub(crate) fn new(stack: &Stack, address: SocketAddr, options: UdpOptions) -> Result<Self> {
-        let (handle, port) = stack.with(|state| state.bind(address, &options))?;
+        let (id, port) = stack.with(|state| state.bind(address, &options))?;
         Ok(Self {
             stack: stack.clone(),
-            handle,
+            id,
             local: SocketAddr::new(address.ip(), port),
         })
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut udp::Socket<'static>) -> R) -> R {
-        self.stack.with(|state| f(state.udp(self.handle)))
+        self.stack.with(|state| f(state.sockets.udp(self.id)))
     }
 
     /// Where it is bound.
@@ -95,6 +96,7 @@ impl UdpSocket {
             })
         })
         .await?;
+        self.stack.with(|state| state.sockets.agenda.touch(self.id));
         self.stack.kick();
         Ok(())
     }
@@ -141,7 +143,7 @@ impl UdpSocket {
 impl Drop for UdpSocket {
     fn drop(&mut self) {
         let now = self.stack.handle().now();
-        self.stack.with(|state| state.unbind(now, self.handle));
+        self.stack.with(|state| state.unbind(now, self.id));
         self.stack.kick();
     }
 }
@@ -152,19 +154,13 @@ impl fmt::Debug for UdpSocket {
     }
 }
 
-/// A socket that may keep what it has to send until then.
-pub(crate) struct Waiting {
-    handle: SocketHandle,
-    until: Instant,
-}
-
 impl State {
-    fn bind(&mut self, address: SocketAddr, options: &UdpOptions) -> Result<(SocketHandle, u16)> {
+    fn bind(&mut self, address: SocketAddr, options: &UdpOptions) -> Result<(Id, u16)> {
         let wanted = (!address.ip().is_unspecified()).then(|| address.ip());
         if self.stopped {
             return Err(Error::Stopped);
         }
-        if self.udp_sockets >= self.limits.udp_sockets && !self.evict(|_| true) {
+        if self.sockets.ports().len() >= self.limits.udp_sockets && !self.evict(None) {
             return Err(Error::OutOfMemory);
         }
         if wanted.is_some_and(|wanted| !self.is_own(wanted) && !wanted.is_multicast()) {
@@ -175,10 +171,10 @@ impl State {
         }
         let wanted = wanted.map(IpAddress::from);
         let port = match address.port() {
-            0 => self.ephemeral_port(|state, port| state.udp_taken(None, port))?,
+            0 => self.ephemeral_port(|state, port| state.sockets.ports().iter().any(|(taken, _)| *taken == port))?,
             port => {
                 while self.udp_taken(wanted, port) {
-                    if !self.evict(|socket| socket.endpoint().port == port) {
+                    if !self.evict(Some(port)) {
                         return Err(Error::AddressInUse);
                     }
                 }
@@ -196,59 +192,67 @@ impl State {
         socket
             .bind(IpListenEndpoint { addr: wanted, port })
             .map_err(|_| Error::InvalidInput)?;
-        self.udp_sockets += 1;
-        Ok((self.sockets.add(socket), port))
+        Ok((self.sockets.add_datagrams(socket)?, port))
     }
 
     /// Nobody holds this socket any more: it goes when what it holds is sent.
-    fn unbind(&mut self, now: Instant, handle: SocketHandle) {
-        if self.udp(handle).send_queue() == 0 || self.lingering.try_reserve(1).is_err() {
-            return self.remove_udp_socket(handle);
+    fn unbind(&mut self, now: Instant, id: Id) {
+        self.sockets.slot(id).stage = Stage::Lingering;
+        self.sockets.set_deadline(id, now + STUCK);
+        self.advance(now, id, false);
+    }
+
+    /// Frees a dropped socket that has sent everything, or had its time.
+    pub(crate) fn advance_lingering(&mut self, id: Id, late: bool) {
+        if late || self.sockets.udp(id).send_queue() == 0 {
+            self.sockets.remove(id);
         }
-        let until = now + STUCK;
-        self.lingering.push(Waiting { handle, until });
     }
 
-    fn remove_udp_socket(&mut self, handle: SocketHandle) {
-        self.udp_sockets = self.udp_sockets.saturating_sub(1);
-        self.stuck.retain(|stuck| stuck.handle != handle);
-        self.sockets.remove(handle);
-    }
-
-    /// Makes room: the first lingering socket that fits goes at once. Says whether there was one.
-    fn evict(&mut self, fits: impl Fn(&udp::Socket<'_>) -> bool) -> bool {
-        let sockets = &self.sockets;
-        let found = self.lingering.iter().position(|old| fits(sockets.get(old.handle)));
-        let Some(index) = found else {
-            return false;
-        };
-        let Waiting { handle, .. } = self.lingering.remove(index);
-        self.remove_udp_socket(handle);
-        true
-    }
-
-    /// Frees the dropped sockets that have sent everything, or had their time.
-    pub(crate) fn sweep_lingering(&mut self, now: Instant) {
-        let mut lingering = core::mem::take(&mut self.lingering);
-        lingering.retain(|old| {
-            let keep = old.until > now && self.udp(old.handle).send_queue() > 0;
-            if !keep {
-                self.remove_udp_socket(old.handle);
+    /// Empties a socket whose first datagram is for a neighbour that does not answer.
+    ///
+    /// smoltcp asks for the neighbour's address once a second, for ever, and sends nothing else from that socket in
+    /// the meantime. (It offers no way to take one datagram back, so all go; UDP may.)
+    pub(crate) fn advance_bound(&mut self, now: Instant, id: Id, late: bool) {
+        let slot = self.sockets.slot(id);
+        match (slot.waiting, slot.deadline) {
+            (false, _) => slot.deadline = None,
+            (true, None) => self.sockets.set_deadline(id, now + STUCK),
+            (true, Some(_)) if late => {
+                slot.deadline = None;
+                self.sockets.stop_waiting(id);
+                self.stats.udp_unreachable += 1;
+                let socket = self.sockets.udp(id);
+                let endpoint = socket.endpoint();
+                socket.close();
+                // It was bound there before.
+                let _ = socket.bind(endpoint);
             }
-            keep
-        });
-        self.lingering = lingering;
+            (true, Some(_)) => {}
+        }
     }
 
-    pub(crate) fn next_lingering(&self) -> Option<Instant> {
-        self.lingering.iter().map(|old| old.until).min()
-    }
-
-    fn udp_taken(&self, wanted: Option<IpAddress>, port: u16) -> bool {
-        self.sockets.iter().any(|(_, socket)| match socket {
+    /// Makes room: the oldest dropped socket (of this port) goes at once. Says whether there was one.
+    fn evict(&mut self, wanted: Option<u16>) -> bool {
+        let dropped = self.sockets.iter().filter_map(|(id, slot)| match slot.socket() {
             Socket::Udp(socket) => {
-                let bound = socket.endpoint();
-                bound.port == port && (bound.addr.is_none() || wanted.is_none() || bound.addr == wanted)
+                let fits = wanted.is_none_or(|port| port == socket.endpoint().port);
+                (fits && slot.stage == Stage::Lingering).then_some((slot.deadline, id))
+            }
+            _ => None,
+        });
+        let oldest = dropped.min();
+        if let Some((_, id)) = oldest {
+            self.sockets.remove(id);
+        }
+        oldest.is_some()
+    }
+
+    fn udp_taken(&mut self, wanted: Option<IpAddress>, port: u16) -> bool {
+        (0..self.sockets.ports().len()).any(|index| match self.sockets.ports().get(index) {
+            Some((taken, id)) if *taken == port => {
+                let bound = self.sockets.udp(*id).endpoint().addr;
+                bound.is_none() || wanted.is_none() || bound == wanted
             }
             _ => false,
         })
@@ -265,42 +269,5 @@ impl State {
             true => Ok(()),
             false => Err(Error::AddressNotAvailable),
         }
-    }
-
-    /// Empties sockets whose first datagram is for a neighbour that does not answer. Called when everything that can be
-    /// sent has been sent; gives the time of the next call, even if nothing happens until then.
-    ///
-    /// smoltcp asks for the neighbour's address once a second, for ever, and sends nothing else from that socket in
-    /// the meantime. (It offers no way to take one datagram back, so all go; UDP may.)
-    pub(crate) fn sweep_stuck(&mut self, now: Instant) -> Option<Instant> {
-        if self.udp_sockets == 0 {
-            return None;
-        }
-        let mut stuck = core::mem::take(&mut self.stuck);
-        stuck.retain(|stuck| self.udp(stuck.handle).send_queue() > 0);
-        for (handle, socket) in self.sockets.iter_mut() {
-            let Socket::Udp(socket) = socket else {
-                continue;
-            };
-            let until = stuck
-                .iter()
-                .find(|stuck| stuck.handle == handle)
-                .map(|stuck| stuck.until);
-            if until.is_some_and(|until| until <= now) {
-                self.stats.udp_unreachable += 1;
-                let endpoint = socket.endpoint();
-                socket.close();
-                // It was bound there before.
-                let _ = socket.bind(endpoint);
-            } else if until.is_none() && socket.send_queue() > 0 && stuck.try_reserve(1).is_ok() {
-                stuck.push(Waiting {
-                    handle,
-                    until: now + STUCK,
-                });
-            }
-        }
-        stuck.retain(|stuck| stuck.until > now);
-        self.stuck = stuck;
-        self.stuck.iter().map(|stuck| stuck.until).min()
     }
 }

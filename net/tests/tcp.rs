@@ -502,8 +502,10 @@ fn without_a_link_connections_end_all_the_same() {
     left.set_link(false);
     let start = world.clock_now();
     world.run(async move {
-        for stream in streams {
+        for stream in &streams {
             stream.write_all(b"into the void").await.unwrap();
+        }
+        for stream in streams {
             assert_eq!(stream.read(&mut [0; 4]).await, Err(Error::ConnectionReset));
         }
     });

@@ -266,7 +266,7 @@ fn time_wait_without_room_to_send_is_over_in_time() {
     drop(world.run(async move { listener.accept().await.unwrap() }));
     assert_eq!(wire.segments(&mut world)[0].control, Fin);
     // The last of the connection comes when others fill the ring, which nobody empties any more.
-    control.set_capacity(2);
+    control.set_capacity(1);
     let last = tcp_frame(at(THEIRS, 5000), at(OURS, SERVER), Fin, 1001, Some(next + 1), &[]);
     let _kept = world.run(async move {
         for _ in 0..4 {

@@ -1,0 +1,199 @@
+//! What one request and its answer cost, in instructions, with 10 to 10,000 connections open beside it.
+//!
+//! `cargo bench -p fata-net --bench connections` runs itself under valgrind (`--tool=callgrind`), once per row, and
+//! prints the table. Instructions repeat from run to run and from machine to machine, and a busy machine does not
+//! change them. They count the stack, the loop, the in-memory wire and a server that sends back what it gets: one
+//! segment in, one segment out. The peer's frames are made outside of what is counted.
+//!
+//! `connections N one|all ROUNDS` is one measurement by hand: `one` connection speaks, or `all` of them in turn.
+
+#[path = "../tests/world/mod.rs"]
+mod world;
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use fata_net::{Limits, ListenOptions, Stack, TcpListener};
+use smoltcp::wire::TcpControl;
+use world::{OURS, THEIRS, Wire, World, at, segment, tcp_frame};
+
+const OPEN: [usize; 4] = [10, 100, 1_000, 10_000];
+const ROUNDS: usize = 20_000;
+const PORT: u16 = 7;
+const FIRST_PEER_PORT: u16 = 10_000;
+const REQUEST: &[u8] = &[b'x'; 64];
+/// Time between two requests: ten thousand fit into a retransmission timeout, as each one acknowledges the last answer.
+const PAUSE: Duration = Duration::from_micros(50);
+/// Time before the first one that counts.
+const QUIET: Duration = Duration::from_secs(5);
+/// Connections that are opened together: what the wire holds.
+const TOGETHER: usize = 100;
+
+/// The peer's side of one connection.
+struct Peer {
+    port: u16,
+    sequence: u32,
+    acknowledgement: u32,
+}
+
+impl Peer {
+    fn frame(&self, control: TcpControl, data: &[u8]) -> Vec<u8> {
+        let acknowledgement = (control != TcpControl::Syn).then_some(self.acknowledgement);
+        let (from, to) = (at(THEIRS, self.port), at(OURS, PORT));
+        tcp_frame(from, to, control, self.sequence, acknowledgement, data)
+    }
+}
+
+/// What is counted.
+#[inline(never)]
+fn counted_turn(world: &mut World) {
+    world.settle();
+    // Something after the call keeps it a call, with an end that valgrind sees.
+    std::hint::black_box(world);
+}
+
+async fn echo(handle: fata_events::Handle, listener: TcpListener) {
+    while let Ok(stream) = listener.accept().await {
+        let serve = async move {
+            let mut buffer = [0; 128];
+            while let Ok(len @ 1..) = stream.read(&mut buffer).await {
+                if stream.write_all(&buffer[..len]).await.is_err() {
+                    return;
+                }
+            }
+        };
+        handle.spawn(serve).detach();
+    }
+}
+
+fn listen(world: &World, stack: &Stack, backlog: usize) {
+    let options = ListenOptions {
+        backlog,
+        ..ListenOptions::default()
+    };
+    let listener = stack.listen_on(at(OURS, PORT), options).expect("a listener");
+    world.handle.spawn(echo(world.handle.clone(), listener)).detach();
+}
+
+/// Opens the connections, a few at a time.
+fn open(world: &mut World, wire: &mut Wire, count: usize) -> Vec<Peer> {
+    let mut peers: Vec<Peer> = (0..count)
+        .map(|index| Peer {
+            port: FIRST_PEER_PORT + index as u16,
+            sequence: 1_000,
+            acknowledgement: 0,
+        })
+        .collect();
+    for some in peers.chunks_mut(TOGETHER) {
+        for peer in some.iter() {
+            wire.send(&peer.frame(TcpControl::Syn, &[]));
+        }
+        for answer in wire.segments(world) {
+            let index = usize::from(answer.destination.port() - some[0].port);
+            let peer = &mut some[index];
+            peer.sequence = 1_001;
+            peer.acknowledgement = answer.sequence.wrapping_add(1);
+            wire.send(&peer.frame(TcpControl::None, &[]));
+        }
+        world.settle();
+    }
+    peers
+}
+
+/// Sends a request, takes the answer.
+fn exchange(world: &mut World, wire: &mut Wire, peer: &mut Peer, counts: bool) {
+    world.clock.set(world.clock_now() + PAUSE);
+    wire.send(&peer.frame(TcpControl::Psh, REQUEST));
+    match counts {
+        true => counted_turn(world),
+        false => world.settle(),
+    }
+    peer.sequence = peer.sequence.wrapping_add(REQUEST.len() as u32);
+    let mut answered = 0;
+    while let Some((frame, _)) = wire.0.take() {
+        let answer = segment(&frame).expect("a segment");
+        assert_eq!(answer.destination.port(), peer.port);
+        answered += answer.payload.len();
+        peer.acknowledgement = peer.acknowledgement.wrapping_add(answer.payload.len() as u32);
+    }
+    assert_eq!(answered, REQUEST.len(), "one answer for one request");
+}
+
+fn measure(count: usize, all: bool, rounds: usize) {
+    let mut world = World::new();
+    let limits = Limits {
+        connections: count + 1,
+        half_open: TOGETHER,
+        tcp_rx_buffer: 1024,
+        tcp_tx_buffer: 1024,
+        ..Limits::default()
+    };
+    let (stack, mut wire) = world.stack_and_wire(limits);
+    listen(&world, &stack, TOGETHER);
+    let mut peers = open(&mut world, &mut wire, count);
+    assert_eq!(stack.stats().tcp_accepted, count as u64, "all connections are open");
+    // From here on it is the second request for everybody who speaks, and the timers of the handshakes are over.
+    for peer in &mut peers[..if all { count } else { 1 }] {
+        exchange(&mut world, &mut wire, peer, false);
+        wire.send(&peer.frame(TcpControl::None, &[]));
+        world.settle();
+    }
+    world.pass(QUIET);
+    let start = Instant::now();
+    for round in 0..rounds {
+        let index = if all { round % count } else { 0 };
+        exchange(&mut world, &mut wire, &mut peers[index], true);
+    }
+    // Without valgrind, a rough idea.
+    eprintln!("{} ns", start.elapsed().as_nanos() / rounds.max(1) as u128);
+}
+
+/// Instructions per request and answer.
+fn count(connections: usize, who: &str) -> Option<u64> {
+    let output = Command::new("valgrind")
+        .args([
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            "--toggle-collect=*counted_turn*",
+        ])
+        .arg(std::env::current_exe().ok()?)
+        .args([&connections.to_string(), who, &ROUNDS.to_string()])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        eprintln!("{text}");
+        return None;
+    }
+    let total = text.lines().find_map(|line| line.split("Collected :").nth(1))?;
+    Some(total.trim().parse::<u64>().ok()? / ROUNDS as u64)
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    if let [count, who, rounds] = &words[..]
+        && let (Ok(count), Ok(rounds)) = (count.parse(), rounds.parse())
+    {
+        measure(count, who == "all", rounds);
+        return ExitCode::SUCCESS;
+    }
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("skipped: there is no valgrind");
+        return ExitCode::SUCCESS;
+    }
+    println!("instructions per request and answer (one segment each)\n");
+    println!("| open connections | one speaks | all speak in turn |");
+    println!("|---:|---:|---:|");
+    for connections in OPEN {
+        let [one, all] = ["one", "all"].map(|who| count(connections, who));
+        let (Some(one), Some(all)) = (one, all) else {
+            eprintln!("a run with {connections} connections has failed");
+            return ExitCode::FAILURE;
+        };
+        println!("| {connections} | {one} | {all} |");
+    }
+    ExitCode::SUCCESS
+}
