@@ -15,34 +15,17 @@ use std::time::{Duration, Instant};
 
 use fata_net::{Limits, ListenOptions, Stack, TcpListener};
 use smoltcp::wire::TcpControl;
-use world::{OURS, THEIRS, Wire, World, at, segment, tcp_frame};
+use world::peer::{Peer, TOGETHER, open};
+use world::{OURS, Wire, World, at, segment};
 
 const OPEN: [usize; 4] = [10, 100, 1_000, 10_000];
 const ROUNDS: usize = 20_000;
 const PORT: u16 = 7;
-const FIRST_PEER_PORT: u16 = 10_000;
 const REQUEST: &[u8] = &[b'x'; 64];
 /// Time between two requests: ten thousand fit into a retransmission timeout, as each one acknowledges the last answer.
 const PAUSE: Duration = Duration::from_micros(50);
 /// Time before the first one that counts.
 const QUIET: Duration = Duration::from_secs(5);
-/// Connections that are opened together: what the wire holds.
-const TOGETHER: usize = 100;
-
-/// The peer's side of one connection.
-struct Peer {
-    port: u16,
-    sequence: u32,
-    acknowledgement: u32,
-}
-
-impl Peer {
-    fn frame(&self, control: TcpControl, data: &[u8]) -> Vec<u8> {
-        let acknowledgement = (control != TcpControl::Syn).then_some(self.acknowledgement);
-        let (from, to) = (at(THEIRS, self.port), at(OURS, PORT));
-        tcp_frame(from, to, control, self.sequence, acknowledgement, data)
-    }
-}
 
 /// What is counted.
 #[inline(never)]
@@ -75,31 +58,6 @@ fn listen(world: &World, stack: &Stack, backlog: usize) {
     world.handle.spawn(echo(world.handle.clone(), listener)).detach();
 }
 
-/// Opens the connections, a few at a time.
-fn open(world: &mut World, wire: &mut Wire, count: usize) -> Vec<Peer> {
-    let mut peers: Vec<Peer> = (0..count)
-        .map(|index| Peer {
-            port: FIRST_PEER_PORT + index as u16,
-            sequence: 1_000,
-            acknowledgement: 0,
-        })
-        .collect();
-    for some in peers.chunks_mut(TOGETHER) {
-        for peer in some.iter() {
-            wire.send(&peer.frame(TcpControl::Syn, &[]));
-        }
-        for answer in wire.segments(world) {
-            let index = usize::from(answer.destination.port() - some[0].port);
-            let peer = &mut some[index];
-            peer.sequence = 1_001;
-            peer.acknowledgement = answer.sequence.wrapping_add(1);
-            wire.send(&peer.frame(TcpControl::None, &[]));
-        }
-        world.settle();
-    }
-    peers
-}
-
 /// Sends a request, takes the answer.
 fn exchange(world: &mut World, wire: &mut Wire, peer: &mut Peer, counts: bool) {
     world.clock.set(world.clock_now() + PAUSE);
@@ -130,7 +88,7 @@ fn measure(count: usize, all: bool, rounds: usize) {
     };
     let (stack, mut wire) = world.stack_and_wire(limits);
     listen(&world, &stack, TOGETHER);
-    let mut peers = open(&mut world, &mut wire, count);
+    let mut peers = open(&mut world, &mut wire, PORT, count);
     assert_eq!(stack.stats().tcp_accepted, count as u64, "all connections are open");
     // From here on it is the second request for everybody who speaks, and the timers of the handshakes are over.
     for peer in &mut peers[..if all { count } else { 1 }] {

@@ -5,7 +5,8 @@
 //!
 //! A timer is a promise to look not later than that. TCP sets a deadline for every segment and moves it away again with
 //! every acknowledgement; so a timer that moves away keeps its place in the heap, and is put further back when its first
-//! time has come. One that moves nearer gets a second place, and the first counts no more.
+//! time has come. One that moves nearer gets a second place, and the first counts no more. Timers fire at whole
+//! milliseconds, so that those of many busy connections wake the runner together.
 
 use alloc::collections::{BinaryHeap, VecDeque};
 use alloc::vec::Vec;
@@ -17,6 +18,9 @@ use crate::{Error, Result};
 
 /// The number of a socket.
 pub(crate) type Id = u32;
+
+/// Timers fire at multiples of this, in nanoseconds.
+const TICK: u64 = 1_000_000;
 
 /// Who is ready, and who will be.
 #[derive(Default)]
@@ -79,11 +83,12 @@ impl Agenda {
         Some(id)
     }
 
-    /// Sets its timer, or none.
+    /// Sets its timer, or none. It fires at the first tick that is not earlier.
     pub(crate) fn set_timer(&mut self, id: Id, due: Option<Instant>) {
         let Some(plan) = self.plans.get_mut(id as usize) else {
             return;
         };
+        let due = due.map(|due| Instant::from_nanos(due.as_nanos().checked_next_multiple_of(TICK).unwrap_or(u64::MAX)));
         plan.due = due;
         if let Some(due) = due
             && plan.place.is_none_or(|place| due < place)

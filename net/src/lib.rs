@@ -5,7 +5,7 @@
 //!        └───────────┴─────────┴──────────┘
 //!                     Stack                           a handle; not generic
 //!        ┌───────────────────────────────────┐
-//!        │ state: smoltcp, backlog, TIME-WAIT│        plain code, no futures
+//!        │ state: sockets, smoltcp, TIME-WAIT│        plain code, no futures
 //!        └───────────────────────────────────┘
 //!                   Runner<D>                         the one task that moves packets
 //!                    Device                           netfront, virtio, ...: a driver
@@ -15,6 +15,8 @@
 //! fragments, connection requests), gives it to smoltcp, and sends what comes out, a bounded amount in each turn of
 //! the loop. What smoltcp does not have, or has for small devices only, is here:
 //!
+//! * a cost per packet that does not depend on the number of connections ([`Limits::connections`]): each socket is
+//!   found by its name, and only those are looked at to which something has happened;
 //! * a real backlog: while it has room, no connection is refused ([`TcpListener`]);
 //! * checksum offload per frame, in both directions ([`device`]);
 //! * TIME-WAIT without buffers, a bounded end for every dropped connection, limits on everything that peers can make
@@ -30,7 +32,6 @@
 //!
 //! * IPv6 fragments, in either direction; path MTU discovery; selective acknowledgements as a sender.
 //! * ICMP errors do not reach sockets: a host that is unreachable is one that does not answer.
-//! * smoltcp looks at every socket for every packet and every burst: the cost grows with the number of connections.
 //! * smoltcp ends a connection ten seconds after both sides have closed, even if a stream still holds unread data;
 //!   reading then fails with [`Error::ConnectionReset`].
 //! * An answer that smoltcp makes at once (a RST, a pong) is lost when the neighbour's address is not known yet; the

@@ -16,7 +16,7 @@ use smoltcp::socket::{Socket, tcp};
 
 use crate::agenda::Id;
 use crate::sockets::Stage;
-use crate::state::{Listener, State, tuple};
+use crate::state::{State, tuple};
 
 /// How long the RST of an aborted connection may wait for the device, or for the neighbour's address.
 const RESET_TIME: Duration = Duration::from_secs(2);
@@ -112,23 +112,6 @@ impl State {
         self.sockets.slot(id).stage = Stage::Closing;
         self.sockets.set_deadline(id, deadline);
         self.sockets.agenda.touch(id);
-    }
-
-    /// Ends a listener, with the connections that it has not given away.
-    pub(crate) fn unlisten(&mut self, now: Instant, id: u64) {
-        let Some(index) = self.listeners.iter().position(|listener| listener.id == id) else {
-            return;
-        };
-        let Listener { mut ready, .. } = self.listeners.swap_remove(index);
-        let half_open = |stage| stage == Stage::HalfOpen { listener: id };
-        for (id, slot) in self.sockets.iter().filter(|(_, slot)| half_open(slot.stage)) {
-            self.half_open = self.half_open.saturating_sub(1);
-            slot.stage = Stage::Open;
-            ready.push_back(id);
-        }
-        for id in ready {
-            self.abort(now, id);
-        }
     }
 
     /// The end is near: nothing new begins, and what there is ends in peace, even if a stream still holds it.

@@ -4,7 +4,6 @@
 //! listeners, sockets) change it from their tasks.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
@@ -19,8 +18,9 @@ use crate::agenda::Id;
 use crate::config::{Config, Ipv6Config, Limits, Status};
 use crate::device::Capabilities;
 use crate::egress::Stall;
+use crate::listener::Listener;
 use crate::names::{Names, Tuple};
-use crate::options::{ListenOptions, TcpOptions};
+use crate::options::TcpOptions;
 use crate::phy::{Egress, Facts};
 use crate::reassembly::Reassembly;
 use crate::sockets::{Sockets, Stage};
@@ -59,38 +59,11 @@ pub(crate) struct State {
     pub(crate) listeners: Vec<Listener>,
     /// Connections whose SYN has come, but not the acknowledgement of ours.
     pub(crate) half_open: usize,
-    next_listener: u64,
+    pub(crate) next_listener: u64,
     /// The runner is gone, or about to be: nothing new begins.
     pub(crate) stopped: bool,
     /// Raised when `status` changes.
     pub(crate) changed: Signal,
-}
-
-/// A port that accepts connections.
-pub(crate) struct Listener {
-    pub(crate) id: u64,
-    /// `None`: any address of the stack.
-    pub(crate) address: Option<IpAddr>,
-    /// With `address` `None`: IPv6 too.
-    pub(crate) both_versions: bool,
-    pub(crate) port: u16,
-    pub(crate) options: ListenOptions,
-    /// Connections on their way to `ready`.
-    pub(crate) half_open: usize,
-    /// Connections that wait for `accept`.
-    pub(crate) ready: VecDeque<Id>,
-    /// Raised for every connection that is ready.
-    pub(crate) signal: Signal,
-}
-
-impl Listener {
-    pub(crate) fn takes(&self, local: SocketAddr) -> bool {
-        self.port == local.port()
-            && match self.address {
-                Some(address) => address == local.ip(),
-                None => self.both_versions || local.is_ipv4(),
-            }
-    }
 }
 
 /// smoltcp's time.
@@ -255,59 +228,6 @@ impl State {
             }
         }
         Err(Error::AddressInUse)
-    }
-
-    pub(crate) fn listens(&self, port: u16) -> bool {
-        self.listeners.iter().any(|listener| listener.port == port)
-    }
-
-    pub(crate) fn listener(&mut self, id: u64) -> Option<&mut Listener> {
-        self.listeners.iter_mut().find(|listener| listener.id == id)
-    }
-
-    pub(crate) fn listen(&mut self, address: SocketAddr, options: ListenOptions) -> Result<(u64, SocketAddr, Signal)> {
-        let wanted = (!address.ip().is_unspecified()).then(|| address.ip());
-        if wanted.is_some_and(|wanted| !self.is_own(wanted)) {
-            return Err(Error::AddressNotAvailable);
-        }
-        if options.backlog == 0 {
-            return Err(Error::InvalidInput);
-        }
-        let port = match address.port() {
-            0 => self.ephemeral_port(Self::listens)?,
-            port => port,
-        };
-        let both_versions = address.is_ipv6();
-        let clash = |other: &Listener| {
-            other.port == port
-                && match (other.address, wanted) {
-                    (None, None) => true,
-                    (Some(one), Some(two)) => one == two,
-                    // A listener on one address beside one on all of them is fine: the first one is more exact.
-                    _ => false,
-                }
-        };
-        if self.listeners.iter().any(clash) {
-            return Err(Error::AddressInUse);
-        }
-        let mut ready = VecDeque::new();
-        ready
-            .try_reserve_exact(options.backlog)
-            .map_err(|_| Error::OutOfMemory)?;
-        self.listeners.try_reserve(1).map_err(|_| Error::OutOfMemory)?;
-        let (id, signal) = (self.next_listener, Signal::new());
-        self.next_listener += 1;
-        self.listeners.push(Listener {
-            id,
-            address: wanted,
-            both_versions,
-            port,
-            options,
-            half_open: 0,
-            ready,
-            signal: signal.clone(),
-        });
-        Ok((id, SocketAddr::new(address.ip(), port), signal))
     }
 
     /// The counters, with the present filled in.

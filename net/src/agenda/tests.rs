@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn at(nanos: u64) -> Instant {
-    Instant::from_nanos(nanos)
+fn at(ticks: u64) -> Instant {
+    Instant::from_nanos(ticks * TICK)
 }
 
 #[derive(Clone, Debug)]
@@ -89,4 +89,13 @@ fn a_timer_that_moves_away_with_every_packet_stays_where_it_is() {
     assert_eq!(agenda.timers.len(), 1);
     assert_eq!(agenda.next_due(at(1_998)), None);
     assert_eq!(agenda.next_due(at(1_999)), Some(0));
+}
+
+#[test]
+fn a_timer_is_never_early() {
+    let mut agenda = Agenda::default();
+    agenda.reserve(1).unwrap();
+    agenda.set_timer(0, Some(at(5) + core::time::Duration::from_nanos(1)));
+    assert_eq!((agenda.next_timer(), agenda.next_due(at(5))), (Some(at(6)), None));
+    assert_eq!(agenda.next_due(at(6)), Some(0));
 }
