@@ -96,7 +96,8 @@ impl<const N: usize> Regions<N> {
         let Some(tail) = self.ranges.get_mut(index..self.len) else {
             return 0..0;
         };
-        tail.rotate_left(1);
+        // Not rotate_left, which is much more code than a list of a few ranges needs.
+        (1..tail.len()).for_each(|index| tail.swap(index - 1, index));
         self.len -= 1;
         self.ranges.get(self.len).cloned().unwrap_or_default()
     }
@@ -123,8 +124,8 @@ impl<const N: usize> Regions<N> {
         let index = self.as_slice().partition_point(|r| r.start < range.start);
         self.len += 1;
         if let Some(tail) = self.ranges.get_mut(index..self.len) {
-            tail.rotate_right(1);
-            tail[0] = range;
+            let mut next = range;
+            tail.iter_mut().for_each(|slot| core::mem::swap(slot, &mut next));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 use core::fmt;
+use core::future::poll_fn;
 
 use fata_events::Signal;
 
@@ -64,7 +65,7 @@ impl Shutdown {
             if let Some(request) = self.request.get() {
                 return request;
             }
-            self.changed.after(seen).await;
+            poll_fn(|cx| self.changed.poll_after(seen, cx)).await;
         }
     }
 }

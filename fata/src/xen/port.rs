@@ -1,5 +1,6 @@
 //! The facade's [`Port`], as a Xen domain provides it.
 
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 #[cfg(feature = "net")]
@@ -128,10 +129,7 @@ impl<H: Hypervisor> XenPort<H> {
 impl<H: Hypervisor> Port for XenPort<H> {
     fn machine(&self) -> String {
         match self.hv.version() {
-            Some(version) => {
-                let [major, minor] = [version.major, version.minor].map(|number| number.to_string());
-                ["Xen ", &major, ".", &minor].concat()
-            }
+            Some(version) => format!("Xen {}.{}", version.major, version.minor),
             None => String::from("Xen"),
         }
     }

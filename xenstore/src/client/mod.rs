@@ -7,11 +7,12 @@ mod transaction;
 mod watch;
 
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::Future;
 use core::ops::Deref;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 
 use fata_events::xen::Ports;
 use fata_events::{Handle, Signal};
@@ -87,6 +88,11 @@ impl Shared {
     #[inline(never)]
     fn forget(&self, id: u32) {
         self.with(|mux| mux.forget(id));
+    }
+
+    /// The payload of the answer to the request `id` of the type `kind`.
+    fn poll(&self, id: Result<u32, Error>, kind: MessageType, cx: &mut Context<'_>) -> Poll<Result<Vec<u8>, Error>> {
+        Poll::Ready(ready!(self.mux.borrow_mut().poll(id?, cx))?.into_payload(kind))
     }
 }
 
@@ -195,15 +201,8 @@ impl<T> Future for Asked<'_, T> {
     // Awaited in many places, none of which is in a hurry.
     #[inline(never)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match self.id {
-            Ok(id) => match self.shared.mux.borrow_mut().poll(id, cx) {
-                Poll::Ready(answer) => answer,
-                Poll::Pending => return Poll::Pending,
-            },
-            Err(error) => Err(error),
-        };
-        let answer = answer.as_ref().map_err(|error| *error);
-        Poll::Ready((self.understand)(answer.and_then(|answer| answer.payload(self.kind))))
+        let answer = ready!(self.shared.poll(self.id, self.kind, cx));
+        Poll::Ready((self.understand)(answer.as_deref().map_err(|error| *error)))
     }
 }
 

@@ -43,6 +43,12 @@ impl Answer {
         };
         reply::answer(asked, packet)
     }
+
+    /// The same, for who keeps it.
+    pub(super) fn into_payload(self, asked: MessageType) -> Result<Vec<u8>, Error> {
+        self.payload(asked)?;
+        Ok(self.payload)
+    }
 }
 
 /// Where a request is on its way.

@@ -91,7 +91,7 @@ impl<H: Hypervisor> Line<H> {
             if load(page, CONNECTION) != RECONNECT {
                 return;
             }
-            self.channel.after(seen).await;
+            poll_fn(|cx| self.channel.poll_after(seen, cx)).await;
         }
     }
 

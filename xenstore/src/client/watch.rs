@@ -1,6 +1,7 @@
 //! Being told about changes.
 
 use alloc::rc::Rc;
+use core::future::poll_fn;
 use core::task::{Context, Poll};
 
 use fata_events::Signal;
@@ -40,9 +41,7 @@ impl Watch {
     /// # Errors
     /// The connection has ended, or the server has refused the watch.
     pub async fn changed(&mut self) -> Result<(), Error> {
-        self.check()?;
-        self.seen = self.events.after(self.seen).await;
-        self.check()
+        poll_fn(|cx| self.poll_changed(cx)).await
     }
 
     /// The same for hand-written futures.
