@@ -272,7 +272,7 @@ unsafe impl Hypervisor for Xen {
     }
 
     fn poll(&self, ports: &[Port], deadline: Option<SystemTime>) {
-        let ports = &ports[..ports.len().min(sched::POLL_MAX_PORTS)];
+        let ports = ports.get(..sched::POLL_MAX_PORTS).unwrap_or(ports);
         let mut arg = sched::Poll {
             ports: ports.as_ptr() as u64,
             nr_ports: ports.len() as u32,
