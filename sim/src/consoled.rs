@@ -69,6 +69,10 @@ impl Consoled {
             let shared = Rc::clone(&shared);
             move || shared.step()
         });
+        sim.stalls.watch({
+            let shared = Rc::clone(&shared);
+            move || shared.due()
+        });
         Some(Self { shared, waker })
     }
 
@@ -98,14 +102,23 @@ impl Consoled {
 }
 
 impl Shared {
+    fn load(&self, offset: usize) -> u32 {
+        self.page.page().load_u32(offset, Acquire).unwrap_or(0)
+    }
+
+    /// What waits for somebody who sleeps, while all sleep.
+    fn due(&self) -> Option<String> {
+        let forgotten =
+            !self.stopped.get() && self.load(OUT_PROD) != self.load(OUT_CONS) && !self.dom0.state.is_pending(self.port);
+        forgotten.then(|| format!("the guest has written to console port {} and not notified", self.port))
+    }
+
     fn step(&self) -> Next {
         self.dom0.take_pending(self.port);
         if self.stopped.get() {
             return Next::Sleep;
         }
-        let (page, load) = (self.page.page(), |offset| {
-            self.page.page().load_u32(offset, Acquire).unwrap_or(0)
-        });
+        let (page, load) = (self.page.page(), |offset| self.load(offset));
         let mut moved = false;
 
         let (mut cons, prod) = (load(OUT_CONS), load(OUT_PROD));

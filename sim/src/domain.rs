@@ -37,6 +37,8 @@ pub struct DomainConfig {
     pub console: bool,
     /// Whether it has a xenstore ring.
     pub store: bool,
+    /// Whether fresh pages are zeroed, as they must be. If not, they are full of [`POISON`](crate::POISON).
+    pub zeroed_pages: bool,
 }
 
 impl DomainConfig {
@@ -49,6 +51,7 @@ impl DomainConfig {
             grant_frames: 64,
             console: true,
             store: true,
+            zeroed_pages: true,
         }
     }
 }
@@ -118,6 +121,7 @@ pub(crate) struct DomainState {
     pub(crate) counters: Counters,
     /// Seeded early returns from `poll`: once in so many times; 0 never.
     pub(crate) spurious_wakes: Cell<u64>,
+    pub(crate) watched_for_poison: Cell<bool>,
 }
 
 impl DomainState {
@@ -132,7 +136,7 @@ impl DomainState {
             slot,
             info,
             tsc,
-            memory: RefCell::new(Memory::new(config.pages, first_gfn)),
+            memory: RefCell::new(Memory::new(config.pages, config.zeroed_pages, first_gfn)),
             grant_frames: (0..config.grant_frames).map(|_| OnceCell::new()).collect(),
             grants_claimed: Cell::new(false),
             pins: RefCell::default(),
@@ -147,6 +151,7 @@ impl DomainState {
             event_faults: Cell::default(),
             counters: Counters::default(),
             spurious_wakes: Cell::new(64),
+            watched_for_poison: Cell::new(false),
             config,
         }
     }

@@ -13,7 +13,7 @@
 //! use std::net::SocketAddr;
 //! use std::time::Duration;
 //! use fata::{Env, NetworkError};
-//! use fata_sim::wire::{Host, HostConfig};
+//! use fata_sim::wire::{Host, HostConfig, Impairment};
 //! use fata_sim::{Consoled, ShutdownRequest, VifConfig, check};
 //!
 //! async fn greeter(env: Env) -> Result<(), NetworkError> {
@@ -30,6 +30,7 @@
 //!     let vif = sim.add_vif(&domain, VifConfig::default());
 //!     let console = Consoled::start(sim, &domain).unwrap();
 //!     let host = Host::start(sim, &sim.bridge("xenbr0"), HostConfig::default()); // 10.0.0.1
+//!     sim.bridge("xenbr0").impair(Impairment { loss: 20, ..Impairment::NONE });
 //!     let memory = || fata::stats::Memory { total: 8 << 20, used: 0 };
 //!     let facts = fata::xen::Facts { command_line: "ipv4=10.0.0.2/24".into(), entropy: vec![7; 32], memory };
 //!     let mut guest = fata::xen::start(domain.clone(), facts, greeter);
@@ -59,8 +60,14 @@
 //! | run a driver without the facade | [`Sim::add_guest`] with a turn of its event loop |
 //! | look at or change the store | [`Sim::store`] |
 //! | choose what the backend offers, says of checksums, how it fills buffers | [`VifConfig::backend`] |
-//! | lose, double, change or record packets | [`wire::Switch`] |
-//! | make a hypercall fail | [`Domain::faults`] |
+//! | lose, double, delay or damage packets by chance | [`wire::Switch::impair`] |
+//! | change or record packets | [`wire::Switch`] |
+//! | make a hypercall fail, once or by chance | [`Domain::faults`] |
+//! | have events come late, twice, or without a cause | [`Domain::set_event_faults`], [`Sim::spurious_events`] |
+//! | have xenstored pause, refuse commits, repeat events | [`Store::set_stopped`], [`Store::set_faults`] |
+//! | kill a driver domain, start it anew, have it hang | [`Netback::crash`], [`restart`](Netback::restart), [`set_silent`](Netback::set_silent) |
+//! | have a backend break the rules | [`Netback::set_malice`] |
+//! | see that no memory is shown to anybody by mistake | [`Domain::watch_for_poison`], [`PoisonHeap`] |
 //! | write a service of your own | [`Sim::add_service`] |
 //! | find broken rules rather than stop at them | [`Sim::expect_violations`] |
 //!
@@ -68,13 +75,15 @@
 //!
 //! A run stops, with the name of the culprit, when a domain sends on a closed port, frees a page that is granted or
 //! mapped, writes to a page after freeing it, grants a page twice, takes a grant back while it is mapped, breaks a
-//! ring, or sends what Linux's netback would drop or punish.
+//! ring, changes what it has sent before the answer, or sends what Linux's netback would drop or punish; and when all sleep
+//! although something is due: a lost wake-up, which a retransmission would cover up.
 //!
 //! # What is not simulated
 //!
 //! Several vCPUs, the FIFO event ABI, grant table version 2, suspend. A domain that calls
 //! [`poll`](fata_hypercall::Hypervisor::poll) twice in one turn does not wait in between: nobody else can run then.
 
+mod canary;
 mod check;
 mod clock;
 mod consoled;
@@ -82,6 +91,7 @@ mod domain;
 mod events;
 mod faults;
 mod grants;
+mod heap;
 mod leaks;
 mod machine;
 mod memory;
@@ -94,12 +104,14 @@ mod store;
 mod toolstack;
 pub mod wire;
 
+pub use canary::find_poison;
 pub use check::check;
 pub use consoled::Consoled;
 pub use domain::{Activity, Domain, DomainConfig};
 pub use events::EventFaults;
 pub use faults::{Call, Faults};
 pub use grants::{Access, GrantError, Mapping};
+pub use heap::PoisonHeap;
 pub use leaks::Leaks;
 pub use memory::POISON;
 pub use netback::Netback;

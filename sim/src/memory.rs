@@ -1,4 +1,4 @@
-//! Real pages. This file holds all of the crate's unsafe code.
+//! Real pages. With the allocator in heap.rs, this file holds all of the crate's unsafe code.
 //!
 //! A run of pages is one heap allocation, shared by reference count between its domain and whoever has it mapped:
 //! a peer that keeps a page too long reads stale bytes, as on Xen, never freed memory.
@@ -105,6 +105,8 @@ pub(crate) struct NotAllocated;
 /// One domain's memory.
 pub(crate) struct Memory {
     limit: usize,
+    /// Fresh pages are zeroed, as a hypervisor's allocator must do.
+    zeroed: bool,
     used: usize,
     next_gfn: u64,
     /// By the first frame number of each run.
@@ -116,9 +118,10 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) const fn new(limit: usize, first_gfn: u64) -> Self {
+    pub(crate) const fn new(limit: usize, zeroed: bool, first_gfn: u64) -> Self {
         Self {
             limit,
+            zeroed,
             used: 0,
             next_gfn: first_gfn,
             by_gfn: BTreeMap::new(),
@@ -138,7 +141,11 @@ impl Memory {
             return None;
         }
         self.used += count;
-        Some(self.adopt(Run::new(count)).1)
+        let run = Run::new(count);
+        if !self.zeroed {
+            run.fill(POISON);
+        }
+        Some(self.adopt(run).1)
     }
 
     /// Gives frame numbers to pages that do not count against the limit: those that the toolstack made.
@@ -231,7 +238,7 @@ mod tests {
 
     #[test]
     fn pages_are_zeroed_counted_and_limited() {
-        let mut memory = Memory::new(3, 100);
+        let mut memory = Memory::new(3, true, 100);
         let first = memory.alloc(2).unwrap();
         let mut bytes = [1; PAGE_SIZE];
         page(first).read(0, &mut bytes);
@@ -248,7 +255,7 @@ mod tests {
 
     #[test]
     fn freed_pages_are_poisoned_and_a_late_write_shows() {
-        let mut memory = Memory::new(3, 100);
+        let mut memory = Memory::new(3, true, 100);
         let first = memory.alloc(1).unwrap();
         assert_eq!(
             memory.free(first, 2),

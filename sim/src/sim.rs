@@ -102,6 +102,10 @@ impl Sim {
             tolerant: Cell::new(false),
             machine,
         };
+        sim.stalls.watch({
+            let store = store.clone();
+            move || store.due()
+        });
         sim.put_body(slot, Box::new(move || Some(store.step(&dom0))));
         sim
     }
@@ -162,12 +166,16 @@ impl Sim {
     /// For a domain under `fata_events`, it is `move || { xen_loop.turn(); }`.
     pub fn add_guest(&self, domain: &Domain, mut turn: impl FnMut() + 'static) {
         self.machine.wake(domain.state.slot);
-        let state = Rc::clone(&domain.state);
+        let domain = domain.clone();
         self.put_body(
             domain.state.slot,
             Box::new(move || {
+                let state = &domain.state;
                 state.counters.turns.set(state.counters.turns.get() + 1);
                 turn();
+                if state.watched_for_poison.get() {
+                    domain.look_for_poison();
+                }
                 None
             }),
         );

@@ -3,7 +3,7 @@
 //! Ten thousand seeds: `FATA_SEEDS=10000 cargo fata test sim --only full_scenario`. A seed that fails prints the line
 //! that replays it.
 
-#![allow(unreachable_pub, reason = "the module is shared by test files")]
+#![allow(unreachable_pub, dead_code, reason = "the module is shared by test files")]
 
 mod scenario;
 
@@ -13,7 +13,7 @@ use fata_hypercall::Errno;
 use fata_sim::netback::{Behaviour, Checksums, Fill, Malice, Trick};
 use fata_sim::wire::Impairment;
 use fata_sim::{Call, EventFaults, ShutdownRequest, Sim, StoreFaults, VifConfig};
-use scenario::{SECOND, Transfer, World};
+use scenario::{SECOND, Transfer, World, echo};
 
 /// What strikes while the guest works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +196,7 @@ fn run(sim: &Sim) {
     let plan = Plan(trouble, any_backend(sim), any_weather(sim), any_event_faults(sim));
     let world = World::new(
         sim,
+        "guest",
         VifConfig {
             backend: plan.1,
             ..VifConfig::default()
@@ -204,7 +205,7 @@ fn run(sim: &Sim) {
     sim.bridge("xenbr0").impair(plan.2);
     world.domain.set_event_faults(plan.3);
     trouble.prepare(&world);
-    world.boot();
+    world.boot(echo);
 
     let mut transfer = Transfer::start(&world, sim.random(64 << 10) as usize);
     for _ in 0..1 + sim.random(4) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fata_hypercall::abi::grant_table::{EntryV1, Flags};
 use fata_hypercall::{DomId, Errno, GrantRef, Hypervisor, Port, SharedPage, ShutdownReason, SystemTime};
-use fata_sim::{Access, Call, Domain, DomainConfig, GrantError, Next, PortState, Sim};
+use fata_sim::{Access, Call, Domain, DomainConfig, EventFaults, GrantError, Next, PortState, Sim};
 
 /// Two domains with a channel between them.
 fn pair(sim: &Sim) -> (Domain, Port, Domain, Port) {
@@ -463,4 +463,31 @@ fn a_domain_that_shut_down_runs_no_more() {
 fn a_run_that_does_not_end_says_so() {
     let sim = Sim::new(7);
     sim.run_until(|| false, Duration::from_secs(1));
+}
+
+#[test]
+fn events_come_late_and_twice_but_they_come() {
+    let sim = Sim::new(1);
+    let (a, near, b, far) = pair(&sim);
+    a.set_event_faults(EventFaults {
+        late_one_in: 1,
+        late_by: Duration::from_millis(1),
+        again_one_in: 0,
+    });
+    b.evtchn_send(far).unwrap();
+    assert!(!a.take_pending(near));
+    sim.run_for(Duration::from_millis(2));
+    assert!(a.take_pending(near));
+
+    a.set_event_faults(EventFaults {
+        late_one_in: 0,
+        late_by: Duration::from_millis(1),
+        again_one_in: 1,
+    });
+    b.evtchn_send(far).unwrap();
+    assert!(a.take_pending(near), "at once");
+    sim.run_for(Duration::from_millis(2));
+    assert!(a.take_pending(near), "and again");
+    sim.spurious_events(&a, 1);
+    assert!(a.take_pending(near), "without a cause");
 }

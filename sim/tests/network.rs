@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fata_sim::Sim;
-use fata_sim::wire::{DhcpConfig, Host, HostConfig, Packet};
+use fata_sim::wire::{DhcpConfig, Host, HostConfig, Impairment, Packet};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -157,4 +157,43 @@ fn dhcp_hands_out_addresses() {
         [53, 1, 6],
         "not that one"
     );
+}
+
+/// What arrives of ten numbered datagrams over a bridge that is as bad as this.
+fn over(impairment: Impairment) -> Vec<u8> {
+    let sim = Sim::new(1);
+    let (a, b) = two(&sim);
+    let (from, to) = (a.udp(1000), b.udp(2000));
+    from.send(SocketAddr::from(([10, 0, 0, 2], 2000)), &[100; 20]);
+    sim.run_until(|| to.waiting() == 1, SECOND);
+    let _ = to.receive();
+    sim.bridge("xenbr0").impair(impairment);
+    for number in 0..10 {
+        from.send(SocketAddr::from(([10, 0, 0, 2], 2000)), &[number; 20]);
+        sim.run_for(SECOND / 10);
+    }
+    std::iter::from_fn(|| to.receive())
+        .map(|(_, bytes)| {
+            assert!(bytes.iter().all(|&byte| byte == bytes[0]), "{bytes:?}");
+            bytes[0]
+        })
+        .collect()
+}
+
+#[test]
+fn a_bad_bridge_is_as_bad_as_it_says() {
+    let good = Impairment::NONE;
+    assert_eq!(over(good), (0..10).collect::<Vec<_>>());
+    assert_eq!(over(Impairment { loss: 1, ..good }), []);
+    assert_eq!(
+        over(Impairment { corrupt: 1, ..good }),
+        [],
+        "a checksum tells of every bit"
+    );
+    let twice: Vec<u8> = (0..10).flat_map(|number| [number, number]).collect();
+    assert_eq!(over(Impairment { duplicate: 1, ..good }), twice);
+    let mut mixed = over(Impairment { reorder: 3, ..good });
+    assert!(!mixed.is_sorted());
+    mixed.sort_unstable();
+    assert!(mixed.len() >= 9);
 }

@@ -4,6 +4,7 @@ mod perms;
 mod ring;
 mod server;
 mod tree;
+mod watches;
 mod wire;
 
 use std::cell::RefCell;
@@ -14,9 +15,10 @@ use fata_hypercall::{DomId, Errno, Port};
 
 pub use perms::Perm;
 pub(crate) use ring::{Connection, prepare};
+use server::Server;
 pub(crate) use server::domain_path;
-use server::{LocalEvents, Server};
 pub use server::{Quota, StoreFaults};
+use watches::LocalEvents;
 pub use wire::Operation;
 
 use crate::domain::Domain;
@@ -202,6 +204,15 @@ impl Store {
             connection.domain != domain
         });
         self.shared.waker.wake();
+    }
+
+    /// What waits for somebody who sleeps, while all sleep.
+    pub(crate) fn due(&self) -> Option<String> {
+        let (connections, server) = (self.shared.connections.borrow(), self.shared.server.borrow());
+        if self.shared.stopped.get() {
+            return None;
+        }
+        connections.iter().find_map(|connection| connection.due(&server))
     }
 
     /// One step of the daemon: something for one of the domains that want something.

@@ -14,8 +14,8 @@ use crate::rng::Rng;
 const RING: u32 = 1024;
 const REQUESTS: usize = 0;
 const REPLIES: usize = 1024;
-const REQ_CONS: usize = 2048;
-const REQ_PROD: usize = 2052;
+pub(super) const REQ_CONS: usize = 2048;
+pub(super) const REQ_PROD: usize = 2052;
 const RSP_CONS: usize = 2056;
 const RSP_PROD: usize = 2060;
 const SERVER_FEATURES: usize = 2064;
@@ -103,7 +103,25 @@ impl Connection {
             return true;
         }
         let output = !self.output.is_empty() || !self.replies.is_empty() || server.has_event(self.domain);
-        !self.dead && (self.load(REQ_PROD) != self.load(REQ_CONS) || output && self.room() > 0 || self.is_complete())
+        let input = self.load(REQ_PROD) != self.load(REQ_CONS) || self.is_complete();
+        !self.dead && (input && self.may_ask(server) || output && self.room() > 0)
+    }
+
+    /// The guest has taken enough answers to be asked for more questions.
+    fn may_ask(&self, server: &Server) -> bool {
+        self.replies.len() < server.quota.requests
+    }
+
+    /// What waits for somebody who sleeps, while all sleep.
+    pub(crate) fn due(&self, server: &Server) -> Option<String> {
+        let guest = self.dom0.machine.domain(self.domain)?;
+        guest.sleep.get()?;
+        let own = guest.store.get()?.port;
+        if !self.dead && self.load(RSP_PROD) != self.load(RSP_CONS) && !guest.is_pending(own) {
+            return Some(format!("{} sleeps over what xenstored has written", self.domain));
+        }
+        (self.has_work(server) && !self.dom0.state.is_pending(self.port))
+            .then(|| format!("{} has written to xenstored and not notified", self.domain))
     }
 
     fn room(&self) -> u32 {
@@ -119,8 +137,10 @@ impl Connection {
         if self.load(CONNECTION) == RECONNECT {
             self.reconnect(server);
         } else if !self.dead {
-            self.receive();
-            self.answer(server);
+            if self.may_ask(server) {
+                self.receive();
+                self.answer(server);
+            }
             self.transmit(server);
         }
     }

@@ -1,19 +1,17 @@
 //! What xenstored answers (xen/docs/misc/xenstore.txt; xen/tools/xenstored as facts). No ring here: requests and
 //! replies are byte strings.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 
 use fata_hypercall::{DomId, Errno};
 
-use super::perms::{Perm, rights};
-use super::tree::{Change, Transaction, Tree, is_within};
+use super::perms::Perm;
+use super::tree::{Change, Transaction, Tree};
+use super::watches::Watch;
 use super::wire::{
     ABSOLUTE_PATH_MAX, Header, Operation, PAYLOAD_MAX, RELATIVE_PATH_MAX, first_string, message, strings,
 };
 use crate::rng::Rng;
-use crate::sim::Waker;
 
 /// Limits for a guest, with the daemon's own defaults.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +24,10 @@ pub struct Quota {
     pub transactions: usize,
     /// Bytes in a value.
     pub node_size: usize,
+    /// Nodes that one transaction may look at or change.
+    pub transaction_nodes: usize,
+    /// Requests whose answers it has not taken, before no more are read.
+    pub requests: usize,
     /// Entries in a list of permissions.
     pub perms: usize,
 }
@@ -37,35 +39,18 @@ impl Default for Quota {
             watches: 128,
             transactions: 10,
             node_size: 2048,
+            transaction_nodes: 1024,
+            requests: 20,
             perms: 5,
         }
     }
 }
 
-/// Paths that changed, as a service in dom0 sees them.
-pub(crate) type LocalEvents = Rc<RefCell<VecDeque<String>>>;
-
-enum Watcher {
-    /// A guest, by its ring.
-    Guest {
-        domain: DomId,
-        given: String,
-        token: String,
-    },
-    /// A service in this process.
-    Local { events: LocalEvents, waker: Waker },
-}
-
-struct Watch {
-    path: String,
-    watcher: Watcher,
-}
-
 /// One guest's connection.
 #[derive(Default)]
-struct Connection {
+pub(super) struct Connection {
     transactions: BTreeMap<u32, Transaction>,
-    events: VecDeque<Vec<u8>>,
+    pub(super) events: VecDeque<Vec<u8>>,
 }
 
 /// The daemon's state.
@@ -73,13 +58,13 @@ pub(crate) struct Server {
     tree: Tree,
     last_generation: u64,
     last_transaction: u32,
-    watches: Vec<Watch>,
-    connections: BTreeMap<DomId, Connection>,
+    pub(super) watches: Vec<Watch>,
+    pub(super) connections: BTreeMap<DomId, Connection>,
     pub(crate) quota: Quota,
     /// Transactions that shall end in EAGAIN without a reason.
     pub(crate) refuse_commits: u32,
     pub(crate) faults: StoreFaults,
-    rng: Rng,
+    pub(super) rng: Rng,
 }
 
 /// What a daemon may do to its clients, though it seldom does.
@@ -92,9 +77,9 @@ pub struct StoreFaults {
 }
 
 /// The payload of a reply, or an error.
-type Reply = Result<Vec<u8>, Errno>;
+pub(super) type Reply = Result<Vec<u8>, Errno>;
 
-fn ok() -> Reply {
+pub(super) fn ok() -> Reply {
     Ok(b"OK\0".to_vec())
 }
 
@@ -103,7 +88,7 @@ pub(crate) fn domain_path(domain: DomId) -> String {
 }
 
 /// Makes a path absolute, or says what is wrong with it.
-fn absolute(path: &str, domain: DomId) -> Result<String, Errno> {
+pub(super) fn absolute(path: &str, domain: DomId) -> Result<String, Errno> {
     let relative = !path.starts_with('/');
     let letters = path
         .bytes()
@@ -152,18 +137,6 @@ impl Server {
             exact: true,
             perms: vec![Perm::none(DomId::DOM0)],
         }]);
-    }
-
-    pub(crate) fn watches_of(&self, domain: DomId) -> Vec<(String, String)> {
-        let mine = |watch: &Watch| match &watch.watcher {
-            Watcher::Guest {
-                domain: owner,
-                given,
-                token,
-            } if *owner == domain => Some((given.clone(), token.clone())),
-            _ => None,
-        };
-        self.watches.iter().filter_map(mine).collect()
     }
 
     pub(crate) fn transactions_of(&self, domain: DomId) -> usize {
@@ -297,8 +270,12 @@ impl Server {
 
     /// Checks that `who` may read a path, and remembers in the transaction that it looked.
     fn look(&mut self, who: DomId, tx: u32, path: &str) -> Result<(), Errno> {
+        let limit = self.quota.transaction_nodes;
         if let Some(transaction) = self.transaction(who, tx)? {
             transaction.looked_at(path);
+            if transaction.nodes() > limit {
+                return Err(Errno::ENOSPC);
+            }
         }
         self.view(who, tx)?.access(path, who, false).map(drop)
     }
@@ -347,7 +324,11 @@ impl Server {
         change: impl FnOnce(&mut Tree, u64) -> Result<(Vec<String>, Vec<Change>), Errno>,
     ) -> Result<(), Errno> {
         let generation = self.generation();
+        let limit = self.quota.transaction_nodes;
         if let Some(transaction) = self.transaction(who, tx)? {
+            if transaction.nodes() >= limit {
+                return Err(Errno::ENOSPC);
+            }
             let (paths, changes) = change(&mut transaction.view, generation)?;
             for path in &paths {
                 transaction.changed(path);
@@ -481,122 +462,11 @@ impl Server {
         ok()
     }
 
-    // Watches
-
-    fn watch(&mut self, who: DomId, payload: &[u8]) -> Reply {
-        let parts = strings(payload).ok_or(Errno::EINVAL)?;
-        let [given, token] = parts[..] else {
-            return Err(Errno::EINVAL);
-        };
-        if given.starts_with('@') {
-            return Err(Errno::EACCES);
-        }
-        let path = absolute(given, who)?;
-        let mine = self.watches_of(who);
-        if mine.iter().any(|(path, other)| path == given && other == token) {
-            return Err(Errno::EEXIST);
-        }
-        if mine.len() >= self.quota.watches {
-            return Err(Errno::ENOSPC);
-        }
-        let watcher = Watcher::Guest {
-            domain: who,
-            given: given.to_owned(),
-            token: token.to_owned(),
-        };
-        self.watches.push(Watch { path, watcher });
-        // It fires once at once.
-        self.queue_event(who, given, token);
-        ok()
-    }
-
-    fn unwatch(&mut self, who: DomId, payload: &[u8]) -> Reply {
-        let parts = strings(payload).ok_or(Errno::EINVAL)?;
-        let [given, token] = parts[..] else {
-            return Err(Errno::EINVAL);
-        };
-        let is_it = |watch: &Watch| {
-            matches!(&watch.watcher, Watcher::Guest { domain, given: path, token: name }
-                if *domain == who && path == given && name == token)
-        };
-        let index = self.watches.iter().position(is_it).ok_or(Errno::ENOENT)?;
-        self.watches.remove(index);
-        ok()
-    }
-
-    fn reset_watches(&mut self, who: DomId) {
-        self.watches
-            .retain(|watch| !matches!(&watch.watcher, Watcher::Guest { domain, .. } if *domain == who));
-    }
-
-    /// A watch by a service in dom0. Fires once at once, too.
-    pub(crate) fn watch_locally(&mut self, path: &str, events: LocalEvents, waker: Waker) {
-        events.borrow_mut().push_back(path.to_owned());
-        waker.wake();
-        self.watches.push(Watch {
-            path: path.to_owned(),
-            watcher: Watcher::Local { events, waker },
-        });
-    }
-
-    pub(crate) fn unwatch_locally(&mut self, events: &LocalEvents) {
-        self.watches
-            .retain(|watch| !matches!(&watch.watcher, Watcher::Local { events: e, .. } if Rc::ptr_eq(e, events)));
-    }
-
-    fn queue_event(&mut self, domain: DomId, path: &str, token: &str) {
-        if let Some(connection) = self.connections.get_mut(&domain) {
-            let payload = format!("{path}\0{token}\0");
-            let event = message(Operation::WatchEvent, 0, 0, payload.as_bytes());
-            if self.rng.one_in(self.faults.repeat_watch_one_in) {
-                connection.events.push_back(event.clone());
-            }
-            connection.events.push_back(event);
-        }
-    }
-
-    fn fire(&mut self, changes: &[Change]) {
-        for change in changes {
-            let mut events = Vec::new();
-            for watch in &self.watches {
-                let hit = if change.exact {
-                    watch.path == change.path
-                } else {
-                    is_within(&change.path, &watch.path)
-                };
-                match &watch.watcher {
-                    _ if !hit => {}
-                    Watcher::Local { events, waker } => {
-                        events.borrow_mut().push_back(change.path.clone());
-                        waker.wake();
-                    }
-                    Watcher::Guest { domain, given, token } => {
-                        if rights(&change.perms, *domain).0 {
-                            events.push((*domain, as_registered(&change.path, given, *domain), token.clone()));
-                        }
-                    }
-                }
-            }
-            for (domain, path, token) in events {
-                self.queue_event(domain, &path, &token);
-            }
-        }
-    }
-
     // For services in dom0
 
     pub(crate) const fn tree(&self) -> &Tree {
         &self.tree
     }
-}
-
-/// A changed path as the watcher wrote it: relative if it registered a relative one.
-fn as_registered(path: &str, given: &str, domain: DomId) -> String {
-    if given.starts_with('/') {
-        return path.to_owned();
-    }
-    let prefix = format!("{}/", domain_path(domain));
-    path.strip_prefix(&prefix).unwrap_or(path).to_owned()
 }
 
 /// The only string of a payload.

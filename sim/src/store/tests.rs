@@ -310,12 +310,18 @@ fn quotas_say_enospc() {
             transactions: 1,
             node_size: 10,
             perms: 2,
+            transaction_nodes: 3,
+            ..Quota::default()
         });
         assert_eq!(client.call(WRITE, b"data/a\x0012345678901"), Err("ENOSPC".to_owned()));
         client.call(WATCH, "data\0a\0").unwrap();
         assert_eq!(client.call(WATCH, "data\0b\0"), Err("ENOSPC".to_owned()));
-        client.begin();
+        let tx = client.begin();
         assert_eq!(client.call(TRANSACTION_START, "\0"), Err("ENOSPC".to_owned()));
+        let looks =
+            ["name", "domid", "data", "control"].map(|path| client.call_in(tx, READ, format!("{path}\0").as_bytes()));
+        assert!(looks[..3].iter().all(Result::is_ok));
+        assert_eq!(looks[3], Err("ENOSPC".to_owned()));
         assert_eq!(client.call(SET_PERMS, "data\0n1\0r2\0r3\0"), Err("ENOSPC".to_owned()));
         let full = (0..20)
             .map(|i| client.call(MKDIR, format!("data/{i}\0")))
@@ -405,5 +411,28 @@ fn a_stopped_daemon_leaves_requests_in_the_ring() {
         client.sim.store().set_stopped(false);
         client.sim.run_until_idle();
         assert_eq!(client.index(2048), cons.wrapping_add(10));
+    });
+}
+
+#[test]
+fn who_takes_no_answers_is_asked_for_no_more_questions() {
+    for_some_seeds(|client| {
+        client.call(WRITE, [&b"data/a\0"[..], &[b'x'; 900]].concat()).unwrap();
+        let mut request = Vec::new();
+        for word in [READ, 1, 0, 7] {
+            request.extend(word.to_le_bytes());
+        }
+        request.extend(b"data/a\0");
+        let burst = request.repeat(40);
+        for _ in 0..2 {
+            client.send(&burst);
+            client.sim.run_until_idle();
+        }
+        assert_ne!(client.index(super::ring::REQ_CONS), client.index(super::ring::REQ_PROD));
+        for _ in 0..80 {
+            assert_eq!(client.message().expect("an answer").3.len(), 900);
+        }
+        client.sim.run_until_idle();
+        assert_eq!(client.index(super::ring::REQ_CONS), client.index(super::ring::REQ_PROD));
     });
 }

@@ -206,6 +206,11 @@ impl Transaction {
         }
     }
 
+    /// How many nodes it has looked at or changed.
+    pub(crate) fn nodes(&self) -> usize {
+        self.touched.len()
+    }
+
     pub(crate) fn looked_at(&mut self, path: &str) {
         self.touched.insert(path.to_owned());
     }

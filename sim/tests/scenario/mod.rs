@@ -4,12 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use fata::{Env, NetworkError};
+use fata::{Env, NetworkError, Termination};
 use fata_sim::wire::{Connection, DhcpConfig, Host, HostConfig};
-use fata_sim::{Consoled, Domain, Leaks, Netback, Rng, ShutdownRequest, Sim, VifConfig};
+use fata_sim::{Consoled, Domain, DomainConfig, Leaks, Netback, Rng, ShutdownRequest, Sim, VifConfig};
 
 pub const SECOND: Duration = Duration::from_secs(1);
-const ADDRESS: [u8; 4] = [10, 0, 0, 100];
+/// The host's address.
+pub const HOST: [u8; 4] = [10, 0, 0, 1];
+/// The guest's.
+pub const ADDRESS: [u8; 4] = [10, 0, 0, 100];
 const PORT: u16 = 7;
 /// How long the client waits for the next byte before it opens a new connection. Two smoltcps can wait for each other for
 /// ever: while one sends again, the sequence numbers of its acknowledgements are old, and the other one drops those.
@@ -23,7 +26,7 @@ fn digest(start: u64, bytes: &[u8]) -> u64 {
 }
 
 /// Sends everything back, and at the end what it thinks of it.
-async fn echo(env: Env) -> Result<(), NetworkError> {
+pub async fn echo(env: Env) -> Result<(), NetworkError> {
     let stack = loop {
         match env.net().await {
             Ok(stack) => break stack,
@@ -65,14 +68,14 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    pub fn new(sim: &'a Sim, vif: VifConfig) -> Self {
-        let domain = sim.domain("guest");
+    pub fn new(sim: &'a Sim, domain: impl Into<DomainConfig>, vif: VifConfig) -> Self {
+        let domain = sim.domain(domain);
         let vif = sim.add_vif(&domain, vif);
         let console = Consoled::start(sim, &domain).unwrap();
         let dhcp = DhcpConfig {
             first: Ipv4Addr::from(ADDRESS),
             prefix: 24,
-            router: Some(Ipv4Addr::new(10, 0, 0, 1)),
+            router: Some(Ipv4Addr::from(HOST)),
             dns: None,
             lease: 3600,
         };
@@ -90,7 +93,10 @@ impl<'a> World<'a> {
         }
     }
 
-    pub fn boot(&self) {
+    pub fn boot<F>(&self, program: impl FnOnce(Env) -> F + 'static)
+    where
+        F: Future<Output: Termination> + 'static,
+    {
         let facts = fata::xen::Facts {
             command_line: "ipv6=none".into(),
             entropy: vec![self.sim.random(256) as u8; 32],
@@ -99,7 +105,7 @@ impl<'a> World<'a> {
                 used: 0,
             },
         };
-        let mut guest = fata::xen::start(self.domain.clone(), facts, echo);
+        let mut guest = fata::xen::start(self.domain.clone(), facts, program);
         self.sim.add_guest(&self.domain, move || {
             guest.turn();
         });
