@@ -100,7 +100,7 @@ impl Args {
             return Err(Error::of("", Problem::TooLong));
         }
         let mut args = Self {
-            line: line.trim_ascii().to_string(),
+            line: line.to_string(),
             ..Self::default()
         };
         let mut words = words::split(line)?;
@@ -150,7 +150,7 @@ impl Args {
         Ok(())
     }
 
-    /// The whole command line as it came, without the white space around it.
+    /// The whole command line as it came.
     #[must_use]
     pub fn line(&self) -> &str {
         &self.line

@@ -154,6 +154,15 @@ fn the_applications_words_are_its_own() {
     assert_eq!(args.value("help"), None);
 }
 
+/// Found by fuzzing: the line lost the space that its last backslash keeps, and with it its meaning.
+#[test]
+fn the_line_stays_as_it_came() {
+    let line = " -- a\\ ";
+    let args = Args::parse(line).unwrap();
+    assert_eq!(args.application(), ["a "]);
+    assert_eq!(args.line(), line);
+}
+
 #[test]
 fn help_is_heard_everywhere_and_complete() {
     for line in ["help", "--help", "-h", "log=off help"] {
