@@ -13,7 +13,10 @@ fuzz_target!(|line: String| {
         }
         Err(error) => {
             let text = error.to_string();
-            assert!(text.len() < 400 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
+            assert!(
+                text.len() < 400 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+                "{text:?}"
+            );
         }
     }
 });

@@ -27,7 +27,11 @@ fuzz_target!(|input: &[u8]| {
 fn run(input: &mut Unstructured<'_>) -> Result<()> {
     let mut world = World::new();
     let (device, peer) = pair();
-    let config = if input.arbitrary::<bool>()? { Config::default() } else { with_dns() };
+    let config = if input.arbitrary::<bool>()? {
+        Config::default()
+    } else {
+        with_dns()
+    };
     let limits = Limits {
         connections: 16,
         half_open: 8,
@@ -52,7 +56,9 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
         let mut frame = input.bytes(len)?.to_vec();
         last.put_right(&mut frame, how);
         let means = [RxChecksum::Unknown, RxChecksum::Validated, RxChecksum::Blank];
-        wire.0.control().set_complete_means(means[usize::from(how >> 5 & 3) % 3]);
+        wire.0
+            .control()
+            .set_complete_means(means[usize::from(how >> 5 & 3) % 3]);
         wire.send(&frame);
     }
     world.settle();
@@ -156,7 +162,9 @@ impl Last {
 
     /// Puts right what the bits of `how` say: 1 the addresses, 2 the numbers of an answer, 4 the checksums, 8 lengths.
     fn put_right(&self, frame: &mut [u8], how: u8) {
-        let Some((ethernet, packet)) = frame.split_at_mut_checked(ETHERNET) else { return };
+        let Some((ethernet, packet)) = frame.split_at_mut_checked(ETHERNET) else {
+            return;
+        };
         if how & 1 != 0 {
             ethernet[..6].copy_from_slice(OUR_MAC.as_bytes());
         }

@@ -56,12 +56,9 @@ fuzz_target!(|input: &[u8]| {
                 let len = 14 + input.arbitrary::<u16>()? % 1501;
                 if let Ok(Some(request)) = backend.rx.pop() {
                     // It fails when the lies below have reached the backend's own books.
-                    let _ = backend.dom0.copy_to_grant(
-                        backend.guest,
-                        GrantRef(request.gref),
-                        0,
-                        &frame(len.into(), 3),
-                    );
+                    let _ = backend
+                        .dom0
+                        .copy_to_grant(backend.guest, GrantRef(request.gref), 0, &frame(len.into(), 3));
                     backend.respond(RxResponse {
                         id: request.id,
                         status: len as i16,
@@ -90,7 +87,10 @@ fuzz_target!(|input: &[u8]| {
             5 => backend.notify(),
             // Anything, anywhere in a ring's page.
             6 => {
-                let (which, offset) = (input.arbitrary::<bool>()?, usize::from(input.arbitrary::<u16>()? % 4096));
+                let (which, offset) = (
+                    input.arbitrary::<bool>()?,
+                    usize::from(input.arbitrary::<u16>()? % 4096),
+                );
                 let len = usize::from(input.arbitrary::<u8>()?).min(input.len());
                 let page = if which { backend.rx.page() } else { backend.tx.page() };
                 page.shared().write(offset, input.bytes(len)?);
@@ -98,15 +98,22 @@ fuzz_target!(|input: &[u8]| {
             // An index.
             7 => {
                 let [which, index] = input.arbitrary::<[u8; 2]>()?;
-                let page = if which & 1 == 0 { backend.rx.page() } else { backend.tx.page() };
+                let page = if which & 1 == 0 {
+                    backend.rx.page()
+                } else {
+                    backend.tx.page()
+                };
                 let offset = usize::from(which / 2 % 4) * 4;
                 let now = page.shared().load_u32(offset, Relaxed).unwrap_or(0);
-                page.shared().store_u32(offset, now.wrapping_add_signed((index as i8).into()), Relaxed);
+                page.shared()
+                    .store_u32(offset, now.wrapping_add_signed((index as i8).into()), Relaxed);
             }
             // A page that it does not let go of.
             8 => {
                 if let Ok(Some(request)) = backend.rx.pop() {
-                    let page = backend.dom0.map_grant(backend.guest, GrantRef(request.gref), Access::Write);
+                    let page = backend
+                        .dom0
+                        .map_grant(backend.guest, GrantRef(request.gref), Access::Write);
                     kept.extend(page);
                     backend.respond(RxSlot::read_from_bytes(&input.arbitrary::<[u8; 8]>()?).expect("eight bytes"));
                 }
@@ -122,7 +129,11 @@ fuzz_target!(|input: &[u8]| {
                 let len = usize::from(input.arbitrary::<u8>()?).min(input.len());
                 let value = String::from_utf8_lossy(input.bytes(len)?);
                 let to_frontend = ["mac", "mtu"].contains(&key);
-                if to_frontend { device.set_front(&sim, key, &value) } else { device.set(&sim, key, &value) }
+                if to_frontend {
+                    device.set_front(&sim, key, &value)
+                } else {
+                    device.set(&sim, key, &value)
+                }
                 orderly &= key != "state";
             }
         }

@@ -7,9 +7,10 @@ use libfuzzer_sys::fuzz_target;
 use zerocopy::FromBytes;
 
 fuzz_target!(|input: &[u8]| {
-    let mut slots = input.chunks_exact(8).zip(0..).map(|(bytes, buffer): (&[u8], Buffer)| {
-        (buffer, RxSlot::read_from_bytes(bytes).expect("eight bytes"))
-    });
+    let mut slots = input
+        .chunks_exact(8)
+        .zip(0..)
+        .map(|(bytes, buffer): (&[u8], Buffer)| (buffer, RxSlot::read_from_bytes(bytes).expect("eight bytes")));
     loop {
         let mut taken = Vec::new();
         let mut spare = Vec::new();
@@ -20,8 +21,15 @@ fuzz_target!(|input: &[u8]| {
                 let fragments = packet.fragments();
                 assert!((1..=MAX_FRAGMENTS).contains(&fragments.len()));
                 assert!((14..=MAX_PACKET).contains(&packet.len()));
-                assert_eq!(fragments.iter().map(|f| usize::from(f.len)).sum::<usize>(), packet.len());
-                assert!(fragments.iter().all(|f| usize::from(f.offset) + usize::from(f.len) <= 4096));
+                assert_eq!(
+                    fragments.iter().map(|f| usize::from(f.len)).sum::<usize>(),
+                    packet.len()
+                );
+                assert!(
+                    fragments
+                        .iter()
+                        .all(|f| usize::from(f.offset) + usize::from(f.len) <= 4096)
+                );
                 spare.extend(fragments.iter().map(|fragment| fragment.buffer));
             }
             Ok(Assembled::Dropped(_)) => {}

@@ -26,14 +26,20 @@ impl PhysicalMemory for Memory<'_> {
 
 fuzz_target!(|memory: &[u8]| {
     let memory = Memory(memory);
-    let Ok(info) = StartInfo::read(&memory, BASE) else { return };
+    let Ok(info) = StartInfo::read(&memory, BASE) else {
+        return;
+    };
     let mut buffer = [0xff; COMMAND_LINE_MAX];
     assert!(!info.command_line(&mut buffer).contains(&0));
 
     let map: Vec<MapEntry> = info.memory_map().collect();
     assert!(map.len() <= MEMORY_MAP_MAX);
     let reserved = info.reserved();
-    assert_eq!(reserved.lost(), 0, "what is not known to be reserved would be given away");
+    assert_eq!(
+        reserved.lost(),
+        0,
+        "what is not known to be reserved would be given away"
+    );
     let regions = usable(&map, &reserved, LIMIT);
     let mut above = 4096;
     for range in regions.as_slice() {
@@ -44,7 +50,10 @@ fuzz_target!(|memory: &[u8]| {
         let claimed = |entry: &&MapEntry| entry.kind != 1 && entry.size > 0;
         assert!(
             regions.lost() > 0
-                || !map.iter().filter(claimed).any(|e| overlaps(e.addr, e.addr.saturating_add(e.size)))
+                || !map
+                    .iter()
+                    .filter(claimed)
+                    .any(|e| overlaps(e.addr, e.addr.saturating_add(e.size)))
         );
         above = range.end;
     }
@@ -59,7 +68,12 @@ fuzz_target!(|memory: &[u8]| {
         assert_eq!(frames.total() as u64 * 4096, regions.bytes());
         if let Some(frame) = frames.alloc(3, 2) {
             let range = frame * 4096..(frame + 3) * 4096;
-            assert!(regions.as_slice().iter().any(|r| r.start <= range.start && range.end <= r.end));
+            assert!(
+                regions
+                    .as_slice()
+                    .iter()
+                    .any(|r| r.start <= range.start && range.end <= r.end)
+            );
             assert!(frames.free(frame, 3) && !frames.free(frame, 3));
         }
     }

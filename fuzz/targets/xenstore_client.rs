@@ -75,7 +75,10 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
     settle(&mut rig);
     for _ in 0..MANY {
         // Who pauses between two attempts finds out after the pause.
-        if let Turn::Idle { deadline: Some(deadline) } = rig.executor.turn() {
+        if let Turn::Idle {
+            deadline: Some(deadline),
+        } = rig.executor.turn()
+        {
             rig.clock.set(deadline);
         }
         callers.retain(|caller| !caller.is_finished());
@@ -157,7 +160,9 @@ impl Server {
         while let Ok(wanted @ 0..4096) = self.stream.wanted() {
             if wanted > 0 {
                 let mut bytes = [0; 4096];
-                let Ok(len @ 1..) = self.ring.read(&self.machine.page, &mut bytes[..wanted]) else { return };
+                let Ok(len @ 1..) = self.ring.read(&self.machine.page, &mut bytes[..wanted]) else {
+                    return;
+                };
                 if self.stream.feed(&bytes[..len]).is_err() {
                     return;
                 }
@@ -199,7 +204,12 @@ impl Server {
             MessageType::IS_DOMAIN_INTRODUCED => b"T\0",
             _ => b"OK\0",
         };
-        self.send_packet(Packet { kind, req_id, tx_id, payload });
+        self.send_packet(Packet {
+            kind,
+            req_id,
+            tx_id,
+            payload,
+        });
     }
 
     /// Answers some request with something; a third of the answers says that it failed.
@@ -213,7 +223,12 @@ impl Server {
                 1 => MessageType::ERROR,
                 _ => MessageType(u32::from(how / 3)),
             };
-            self.send_packet(Packet { kind, req_id, tx_id, payload });
+            self.send_packet(Packet {
+                kind,
+                req_id,
+                tx_id,
+                payload,
+            });
         }
         Ok(())
     }

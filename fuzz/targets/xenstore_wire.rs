@@ -62,7 +62,10 @@ fn read(asked: MessageType, packet: Packet<'_>) {
         }
         // Two that only newer servers send are written without the NUL that they are read with.
         if ![MessageType::GET_FEATURE, MessageType::GET_QUOTA].contains(&asked) {
-            let again = Packet { payload: &payload, ..packet };
+            let again = Packet {
+                payload: &payload,
+                ..packet
+            };
             assert_eq!(Reply::parse(asked, again), Ok(reply));
         }
     }

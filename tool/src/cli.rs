@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::Error;
 use crate::workspace::Workspace;
-use crate::{bench, build, run, setup, test};
+use crate::{bench, build, fuzz, run, setup, test};
 
 /// Build, run and test library operating systems for Xen.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Run(RunArgs),
     /// Run the tests: all of them, or a part.
     Test(TestArgs),
+    /// Feed a fuzz target inputs until one makes it fail or the time is over. Needs a nightly compiler.
+    Fuzz(FuzzArgs),
     /// Measure beside Linux, on the same host in turns: size and time to the first answer, and the network.
     Bench(BenchArgs),
 }
@@ -106,6 +108,21 @@ pub(crate) struct TestArgs {
     pub(crate) only: Option<String>,
 }
 
+#[derive(Args)]
+pub(crate) struct FuzzArgs {
+    /// The target; without one, all are listed.
+    pub(crate) target: Option<String>,
+    /// How long.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub(crate) seconds: u64,
+    /// How many processes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) jobs: u32,
+    /// Have the target read this file, once, and nothing else.
+    #[arg(long, value_name = "FILE", requires = "target")]
+    pub(crate) replay: Option<PathBuf>,
+}
+
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
@@ -115,6 +132,10 @@ pub(crate) enum Part {
     Unit,
     /// The drivers, the facade and the applications in the simulator.
     Sim,
+    /// What is lock-free, in every order that the memory model allows.
+    Loom,
+    /// Ten seconds of each fuzz target, if there is a nightly compiler.
+    Fuzz,
     /// Images on a real Xen host.
     Xen,
 }
@@ -132,6 +153,7 @@ impl Cli {
             }
             Command::Run(args) => run::run(&workspace, &args),
             Command::Test(args) => test::run(&workspace, &args),
+            Command::Fuzz(args) => fuzz::run(&workspace, &args).map(|()| ExitCode::SUCCESS),
             Command::Bench(args) => bench::run(&workspace, &args).map(|()| ExitCode::SUCCESS),
         }
     }

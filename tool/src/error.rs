@@ -28,6 +28,12 @@ pub(crate) enum Error {
     NoAnswer { whom: String, why: String, console: String },
     /// clippy or rustfmt are not there and cannot be added.
     NoLinters { why: String },
+    /// There is no nightly compiler, or what else fuzzing needs.
+    NoNightly { why: &'static str },
+    /// No such fuzz target.
+    NoFuzzTarget { name: String, known: Vec<String> },
+    /// A fuzz target failed, and this is what it had read.
+    Finding { target: String, inputs: Vec<PathBuf> },
     /// A guest that has to be reached from here would have no known address.
     BadAddress { text: String },
 }
@@ -77,6 +83,29 @@ impl fmt::Display for Error {
                  next: run `rustup component add clippy rustfmt` inside this folder; without rustup, install both for this very \
                  compiler; `cargo fata test unit` and the other parts do without"
             ),
+            Self::NoNightly { why } => write!(
+                f,
+                "fuzzing needs a nightly compiler and a C++ compiler, but {why}\n  \
+                 next: run `rustup toolchain install nightly --profile minimal`, or install g++; the other tests do without"
+            ),
+            Self::NoFuzzTarget { name, known } => {
+                write!(f, "no fuzz target `{name}`\n  next: name one of {}", known.join(", "))
+            }
+            Self::Finding { target, inputs } if inputs.is_empty() => write!(
+                f,
+                "the fuzz target `{target}` failed, and left no input\n  next: see what it printed above"
+            ),
+            Self::Finding { target, inputs } => {
+                write!(f, "the fuzz target `{target}` failed")?;
+                for input in inputs {
+                    write!(
+                        f,
+                        "\n  its input: {0}\n  next: cargo fata fuzz {target} --replay {0}",
+                        input.display()
+                    )?;
+                }
+                f.write_str("\n  then: once it is fixed, keep the input as a unit test of the crate")
+            }
             Self::BadAddress { text } => write!(
                 f,
                 "`run` connects to this application, which ipv4={text} makes impossible\n  \

@@ -6,6 +6,7 @@ mod build;
 mod cargo;
 mod cli;
 mod error;
+mod fuzz;
 mod progress;
 mod run;
 mod setup;

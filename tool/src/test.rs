@@ -1,5 +1,6 @@
 //! The tests: what is checked, in which order, and how many there were.
 
+mod fuzz;
 mod host;
 mod xen;
 
@@ -34,6 +35,13 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode, Er
     }
     if wanted(Part::Unit) || wanted(Part::Sim) {
         counts += host::test(workspace, &wanted, only)?;
+    }
+    // What takes long to build, and has nothing to do with one test of another part.
+    if wanted(Part::Loom) && (only.is_none() || args.part.is_some()) {
+        counts += host::loom(workspace, only)?;
+    }
+    if wanted(Part::Fuzz) {
+        counts += fuzz::test(workspace, only)?;
     }
     if wanted(Part::Xen) {
         crate::setup::bare_metal_target(workspace)?;

@@ -58,6 +58,11 @@ impl Workspace {
         self.metadata.workspace_root.as_std_path()
     }
 
+    /// Where cargo builds.
+    pub(crate) fn target_dir(&self) -> &Path {
+        self.metadata.target_directory.as_std_path()
+    }
+
     /// Where finished images go.
     pub(crate) fn dist(&self) -> PathBuf {
         self.root().join("dist")

@@ -22,6 +22,9 @@ const PROGRAM: Duration = Duration::from_secs(10 * 60);
 /// What cargo may take when it compiles, too: from nothing, on a slow computer.
 const CARGO: Duration = Duration::from_secs(60 * 60);
 
+/// The crates with models in `tests/loom.rs`.
+const LOOM: [&str; 2] = ["fata-events", "fata-grant"];
+
 /// Formatting, clippy and rustdoc without a warning, for the host and for bare metal.
 pub(super) fn lint(workspace: &Workspace) -> Result<Counts, Error> {
     let mut bare_metal = vec!["clippy".to_owned(), "--quiet".into(), "--target".into(), TARGET.into()];
@@ -33,6 +36,10 @@ pub(super) fn lint(workspace: &Workspace) -> Result<Counts, Error> {
     let mut counts = Counts::default();
     for (title, arguments) in [
         ("format", owned(&["fmt", "--all", "--check"])),
+        (
+            "format, fuzz targets",
+            owned(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]),
+        ),
         (
             "clippy",
             owned(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-Dwarnings"]),
@@ -80,6 +87,19 @@ pub(super) fn test(workspace: &Workspace, wanted: &dyn Fn(Part) -> bool, only: O
     Ok(counts)
 }
 
+/// The models of what is lock-free. They compile the crates in another way, so they have a target folder of their own.
+pub(super) fn loom(workspace: &Workspace, only: Option<&str>) -> Result<Counts, Error> {
+    let mut command = cargo_in(workspace.root());
+    command
+        .args(["test", "--quiet", "--release", "--test", "loom", "--target-dir"])
+        .arg(workspace.target_dir().join("loom"))
+        .args(LOOM.iter().flat_map(|package| ["--package", package]))
+        .args(["--no-fail-fast", "--"])
+        .args(only)
+        .env("RUSTFLAGS", "--cfg loom");
+    run("loom models", command, CARGO)
+}
+
 /// Test programs that run whole guests in the simulator have names that begin with `sim`; and there are its own.
 fn part_of(program: &Artifact) -> Part {
     let its_own = program
@@ -121,9 +141,47 @@ fn run(title: &str, command: Command, limit: Duration) -> Result<Counts, Error> 
 
 /// Runs a command, but not for longer than `limit`. Says whether it succeeded and what it printed, which is shown only when
 /// it failed.
-fn check(title: &str, mut command: Command, limit: Duration) -> Result<(bool, String), Error> {
+fn check(title: &str, command: Command, limit: Duration) -> Result<(bool, String), Error> {
     let bar = spinner(title);
     let began = Instant::now();
+    let outcome = captured(command, limit)?;
+    if outcome.success() {
+        bar.done();
+    } else {
+        drop(bar);
+        report(title, &outcome, limit, began.elapsed());
+    }
+    Ok((outcome.success(), String::from_utf8_lossy(&outcome.output).into_owned()))
+}
+
+/// What became of a program.
+pub(super) struct Outcome {
+    /// `None`: it was killed.
+    status: Option<ExitStatus>,
+    output: Vec<u8>,
+    errors: Vec<u8>,
+}
+
+impl Outcome {
+    pub(super) fn success(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+}
+
+/// Says that a program has failed, and shows what it printed.
+pub(super) fn report(title: &str, outcome: &Outcome, limit: Duration, took: Duration) {
+    let how = outcome.status.map_or_else(
+        || format!("killed after {} s", limit.as_secs_f32()),
+        |status| status.to_string(),
+    );
+    stage_line(&format!("{title}: FAILED ({how})"), took);
+    // Nobody reads it if this fails.
+    let printed = [&outcome.output, &outcome.errors];
+    let _ = printed.iter().try_for_each(|bytes| io::stderr().write_all(bytes));
+}
+
+/// Runs a command, but not for longer than `limit`, and keeps what it prints.
+pub(super) fn captured(mut command: Command, limit: Duration) -> Result<Outcome, Error> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| Error::Program {
         program: program.clone(),
@@ -140,24 +198,11 @@ fn check(title: &str, mut command: Command, limit: Duration) -> Result<(bool, St
         .stderr(errors.try_clone().map_err(failed)?);
     let mut child = command.spawn().map_err(failed)?;
     let status = wait(&mut child, limit).map_err(failed)?;
-    let printed = [
-        content(&mut output).map_err(failed)?,
-        content(&mut errors).map_err(failed)?,
-    ];
-    let success = status.is_some_and(|status| status.success());
-    if success {
-        bar.done();
-    } else {
-        drop(bar);
-        let how = status.map_or_else(
-            || format!("killed after {} s", limit.as_secs_f32()),
-            |status| status.to_string(),
-        );
-        stage_line(&format!("{title}: FAILED ({how})"), began.elapsed());
-        // Nobody reads it if this fails.
-        let _ = printed.iter().try_for_each(|bytes| io::stderr().write_all(bytes));
-    }
-    Ok((success, String::from_utf8_lossy(&printed[0]).into_owned()))
+    Ok(Outcome {
+        status,
+        output: content(&mut output).map_err(failed)?,
+        errors: content(&mut errors).map_err(failed)?,
+    })
 }
 
 /// Waits for the end of a program. `None`: there was none within `limit`, so it was killed.
