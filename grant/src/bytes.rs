@@ -1,8 +1,7 @@
 //! Byte rings: two streams of bytes in one page, as console and xenstore use them.
 
-use core::sync::atomic::{Ordering, fence};
-
 use fata_hypercall::SharedPage;
+use fata_hypercall::sync::{Ordering, fence};
 
 use crate::RingError;
 

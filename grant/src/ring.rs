@@ -3,8 +3,8 @@
 use core::borrow::Borrow;
 use core::fmt;
 use core::marker::PhantomData;
-use core::sync::atomic::{Ordering, fence};
 
+use fata_hypercall::sync::{Ordering, fence};
 use fata_hypercall::{PAGE_SIZE, SharedPage};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 

@@ -25,7 +25,10 @@ pub mod abi;
 mod errno;
 mod hypervisor;
 mod ids;
+#[cfg_attr(loom, path = "page_model.rs")]
 mod page;
+#[doc(hidden)]
+pub mod sync;
 mod time;
 
 #[cfg(all(target_arch = "x86_64", target_os = "none"))]

@@ -1,9 +1,9 @@
 //! Memory that another domain may use at the same moment.
 
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::mem::size_of;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 

@@ -2,11 +2,10 @@
 
 use core::cell::Cell;
 use core::fmt;
-use core::hint::spin_loop;
-use core::sync::atomic::{AtomicU32, Ordering, fence};
 use core::time::Duration;
 
 use fata_hypercall::abi::shared_info::VcpuTimeInfo;
+use fata_hypercall::sync::{AtomicU32, Ordering, fence, spin_loop};
 use fata_hypercall::{Hypervisor, SystemTime};
 
 use crate::{Clock, Instant};

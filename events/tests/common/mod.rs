@@ -24,6 +24,7 @@ pub(crate) struct Poll {
 }
 
 type Hook = Box<dyn FnMut(&Fake)>;
+type Sleep = Box<dyn Fn(&[Port])>;
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -36,6 +37,7 @@ pub(crate) struct State {
     pub(crate) console: Option<(Box<SharedPage>, Port)>,
     pub(crate) max_ports: Cell<u32>,
     hook: RefCell<Option<Hook>>,
+    sleep: RefCell<Option<Sleep>>,
 }
 
 #[derive(Clone)]
@@ -69,6 +71,11 @@ impl Fake {
     /// Has `hook` called in every call that the loop makes.
     pub(crate) fn set_hook(&self, hook: impl FnMut(&Fake) + 'static) {
         *self.0.hook.borrow_mut() = Some(Box::new(hook));
+    }
+
+    /// Has `sleep` called with the ports of each `SCHEDOP_poll`, which is as long as it takes.
+    pub(crate) fn set_sleep(&self, sleep: impl Fn(&[Port]) + 'static) {
+        *self.0.sleep.borrow_mut() = Some(Box::new(sleep));
     }
 
     fn call_hook(&self) {
@@ -188,6 +195,9 @@ unsafe impl Hypervisor for Fake {
 
     fn poll(&self, ports: &[Port], deadline: Option<SystemTime>) {
         self.call_hook();
+        if let Some(sleep) = &*self.0.sleep.borrow() {
+            return sleep(ports);
+        }
         let slept = !ports.iter().any(|port| self.is_pending(*port))
             && deadline.is_none_or(|deadline| deadline.0 > self.system_time());
         self.0.polls.borrow_mut().push(Poll {

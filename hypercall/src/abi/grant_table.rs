@@ -1,9 +1,8 @@
 //! xen/include/public/grant_table.h, version 1 of the table.
 
-use core::sync::atomic::{AtomicU16, AtomicU32};
-
 use super::assert_layout;
 use crate::PAGE_SIZE;
+use crate::sync::{AtomicU16, AtomicU32};
 
 /// `GNTTABOP_query_size`
 pub const QUERY_SIZE: u64 = 6;

@@ -2,14 +2,17 @@
 //!
 //! Xen writes these while we read, so every field is an atomic.
 
-use core::sync::atomic::{AtomicI8, AtomicU8, AtomicU32, AtomicU64};
+use core::array;
 
 use super::assert_layout;
+use crate::sync::{AtomicI8, AtomicU8, AtomicU32, AtomicU64};
 
-/// Words of pending and mask bits.
-pub const EVTCHN_WORDS: usize = 64;
+/// Words of pending and mask bits. A model has fewer atomics to follow.
+pub const EVTCHN_WORDS: usize = if cfg!(loom) { 1 } else { 64 };
 /// Ports of the two-level ABI: 64 words of 64 bits.
-pub const EVTCHN_PORTS: u32 = 4096;
+pub const EVTCHN_PORTS: u32 = EVTCHN_WORDS as u32 * 64;
+/// Virtual CPUs that have their `vcpu_info` in the page.
+const VCPUS: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// `vcpu_time_info`: what turns the time-stamp counter into [`SystemTime`](crate::SystemTime).
 #[derive(Debug, Default)]
@@ -58,7 +61,7 @@ assert_layout!(VcpuInfo, 64 / 8, evtchn_upcall_pending @ 0, evtchn_upcall_mask @
 #[repr(C)]
 pub struct SharedInfo {
     /// One for each of the first 32 virtual CPUs.
-    pub vcpu_info: [VcpuInfo; 32],
+    pub vcpu_info: [VcpuInfo; VCPUS],
     /// A bit per port: set by Xen, cleared by us.
     pub evtchn_pending: [AtomicU64; EVTCHN_WORDS],
     /// A bit per port: no selector bit and no upcall for it.
@@ -80,9 +83,9 @@ assert_layout!(SharedInfo, 3136 / 8, vcpu_info @ 0, evtchn_pending @ 2048, evtch
 impl Default for SharedInfo {
     fn default() -> Self {
         Self {
-            vcpu_info: Default::default(),
-            evtchn_pending: [const { AtomicU64::new(0) }; EVTCHN_WORDS],
-            evtchn_mask: [const { AtomicU64::new(0) }; EVTCHN_WORDS],
+            vcpu_info: array::from_fn(|_| VcpuInfo::default()),
+            evtchn_pending: array::from_fn(|_| AtomicU64::new(0)),
+            evtchn_mask: array::from_fn(|_| AtomicU64::new(0)),
             wc_version: AtomicU32::new(0),
             wc_sec: AtomicU32::new(0),
             wc_nsec: AtomicU32::new(0),
