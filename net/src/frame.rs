@@ -216,6 +216,8 @@ pub(crate) struct TcpHeader {
     pub(crate) destination_port: u16,
     pub(crate) sequence: u32,
     pub(crate) acknowledgement: u32,
+    /// As it is in the header, before window scaling.
+    pub(crate) window: u16,
     /// Bytes of data in the segment.
     pub(crate) payload: usize,
     pub(crate) fin: bool,
@@ -238,6 +240,7 @@ impl TcpHeader {
             destination_port: u16::from_be_bytes([header[2], header[3]]),
             sequence: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
             acknowledgement: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+            window: u16::from_be_bytes([header[14], header[15]]),
             payload: segment.len().checked_sub(header_len)?,
             fin: header[13] & 0x01 != 0,
             syn: header[13] & 0x02 != 0,

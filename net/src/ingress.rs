@@ -170,7 +170,10 @@ impl State {
             return self.inspect_syn(tuple);
         }
         if let Some(id) = self.sockets.find(&tuple) {
-            return Verdict::Deliver(Some(id));
+            return match self.sockets.slot(id).is_overtaken(&header) {
+                true => Verdict::Drop,
+                false => Verdict::Deliver(Some(id)),
+            };
         }
         if self.time_wait.contains(&tuple) {
             return if header.fin && header.ack && !header.rst && !header.syn {

@@ -31,6 +31,9 @@
 //! # What is not here
 //!
 //! * IPv6 fragments, in either direction; path MTU discovery; selective acknowledgements as a sender.
+//! * A peer that takes back a window which it has opened (RFC 9293 says it must not), or whose closed window travels
+//!   with data and is overtaken by the open one, can make smoltcp wait until the next keep-alive
+//!   ([`TcpOptions::keep_alive`], 75 s) before it sends again.
 //! * ICMP errors do not reach sockets: a host that is unreachable is one that does not answer.
 //! * smoltcp ends a connection ten seconds after both sides have closed, even if a stream still holds unread data;
 //!   reading then fails with [`Error::ConnectionReset`].

@@ -27,6 +27,7 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::{Socket, tcp, udp};
 
 use crate::agenda::{Agenda, Id};
+use crate::frame::TcpHeader;
 use crate::names::{Names, Tuple};
 use crate::{Error, Result};
 
@@ -57,6 +58,8 @@ pub(crate) struct Slot {
     pub(crate) waiting: bool,
     /// A connection's name. smoltcp forgets it when the connection is over.
     name: Option<Tuple>,
+    /// Up to where the peer had acknowledged when it last had room for more.
+    open_at: Option<u32>,
 }
 
 impl Slot {
@@ -65,6 +68,20 @@ impl Slot {
             Some((_, socket)) => socket,
             None => unreachable!("a slot holds its socket until it is freed"),
         }
+    }
+
+    /// Whether this segment only closes a window that was open at the same place before: the one that opened it has
+    /// overtaken it. (A peer must not take a window back, RFC 9293 section 3.8.6.)
+    ///
+    /// smoltcp would believe it, as it does not ask which segment is newer. If what it has sent by then is lost, it
+    /// never sends it again, as there is no window, and does not probe either; its peer, whose window is open, waits.
+    pub(crate) fn is_overtaken(&mut self, header: &TcpHeader) -> bool {
+        if header.window > 0 {
+            self.open_at = Some(header.acknowledgement);
+            return false;
+        }
+        let plain = header.payload == 0 && !header.syn && !header.fin && !header.rst;
+        plain && self.open_at == Some(header.acknowledgement)
     }
 }
 
@@ -163,6 +180,7 @@ impl Sockets {
             deadline: None,
             waiting: false,
             name,
+            open_at: None,
         };
         if let Some(place) = self.places.get_mut(id as usize)
             && let Place::Free(next) = core::mem::replace(place, Place::Taken(slot))

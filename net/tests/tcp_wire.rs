@@ -12,6 +12,7 @@ use fata_net::pair::SeedRng;
 use fata_net::{Error, Limits, Stack};
 use rand_core::{TryCryptoRng, TryRng};
 use smoltcp::wire::TcpControl::{Fin, None as Plain, Rst, Syn};
+use smoltcp::wire::TcpPacket;
 use world::{OURS, OURS6, Segment, THEIRS, THEIRS6, Wire, World, at, tcp_frame};
 
 const SERVER: u16 = 80;
@@ -406,4 +407,81 @@ fn nonsense_of_every_length_is_survived() {
     assert!(stack.stats().rx_malformed > 0 && stack.stats().rx_bad_checksum > 0);
     assert_eq!(stack.stats().tcp_half_open, 0, "no changed bit is a good SYN");
     assert_eq!(knock(&mut world, &mut wire, 5001)[0].control, Syn);
+}
+
+/// An acknowledgement with this window.
+fn window(port: u16, next: u32, window: u16) -> Vec<u8> {
+    let mut frame = tcp_frame(at(THEIRS, port), at(OURS, SERVER), Plain, 1001, Some(next), &[]);
+    let mut segment = TcpPacket::new_unchecked(&mut frame[34..]);
+    segment.set_window_len(window);
+    segment.fill_checksum(&THEIRS.into(), &OURS.into());
+    frame
+}
+
+/// smoltcp believes the window of every segment (RFC 9293 section 3.10.7.4 has it ask first which one is newer). When
+/// its retransmission is due and that window is zero, it sends nothing, and starts no probe either: both sides wait.
+#[test]
+fn a_closed_window_that_was_overtaken_by_the_open_one_stops_nobody() {
+    let mut world = World::new();
+    let (stack, mut wire) = world.stack_and_wire(Limits::default());
+    let listener = stack.listen(SERVER).unwrap();
+    let next = connect(&mut world, &mut wire, 5000);
+    wire.send(&window(5000, next, 100));
+    let _stream = world.run(async move {
+        let stream = listener.accept().await.unwrap();
+        stream.write_all(&[7; 300]).await.unwrap();
+        stream
+    });
+    let range = |segments: Vec<Segment>| {
+        segments
+            .first()
+            .map(|first| (first.sequence - next, first.payload.len()))
+    };
+    assert_eq!(range(wire.segments(&mut world)), Some((0, 100)));
+    // The window closes and opens again. The second one comes first, and what follows it is lost.
+    wire.send(&window(5000, next + 100, 100));
+    assert_eq!(range(wire.segments(&mut world)), Some((100, 100)));
+    wire.send(&window(5000, next + 100, 0));
+    assert_eq!(range(wire.segments(&mut world)), None);
+    world.pass(Duration::from_secs(10));
+    let again = wire.segments(&mut world);
+    assert!(
+        again
+            .iter()
+            .any(|segment| segment.sequence == next + 100 && !segment.payload.is_empty()),
+        "{again:?}"
+    );
+}
+
+/// The window that is really closed is probed, and a peer that takes its window back gets no more than probes.
+#[test]
+fn a_closed_window_is_probed_until_it_opens() {
+    let mut world = World::new();
+    let (stack, mut wire) = world.stack_and_wire(Limits::default());
+    let listener = stack.listen(SERVER).unwrap();
+    let next = connect(&mut world, &mut wire, 5000);
+    let _stream = world.run(async move {
+        let stream = listener.accept().await.unwrap();
+        stream.write_all(&[7; 300]).await.unwrap();
+        stream
+    });
+    assert_eq!(wire.segments(&mut world).len(), 1);
+    wire.send(&window(5000, next + 100, 0));
+    world.settle();
+    let mut probes = 0;
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(1));
+        for probe in wire.segments(&mut world) {
+            assert!(probe.payload.len() <= 200);
+            wire.send(&window(5000, next + 100, 0));
+            probes += 1;
+        }
+    }
+    assert!((2..=10).contains(&probes), "{probes}");
+    wire.send(&window(5000, next + 100, 1000));
+    assert!(
+        wire.segments(&mut world)
+            .iter()
+            .any(|segment| segment.payload.len() >= 199)
+    );
 }
