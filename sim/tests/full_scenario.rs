@@ -1,7 +1,7 @@
 //! Connect, DHCP, transfer with checksum, power-off; under everything that can go wrong, once for each seed.
 //!
-//! Ten thousand seeds: `FATA_SEEDS=10000 cargo fata test sim --only full_scenario`. A seed that fails prints the line
-//! that replays it.
+//! More seeds: `FATA_SEEDS=100000 cargo fata test sim --only full_scenario`. A seed that fails prints the line that replays
+//! it.
 
 #![allow(unreachable_pub, dead_code, reason = "the module is shared by test files")]
 
@@ -225,5 +225,5 @@ fn run(sim: &Sim) {
 
 #[test]
 fn full_scenario() {
-    fata_sim::check(0..1000, run);
+    fata_sim::check(0..10_000, run);
 }
