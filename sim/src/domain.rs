@@ -364,10 +364,12 @@ unsafe impl Hypervisor for Domain {
     }
 
     fn shared_info(&self) -> &SharedInfo {
+        self.machine.interleave(8);
         self.state.info.shared_info()
     }
 
     fn tsc(&self) -> u64 {
+        self.machine.interleave(8);
         self.state.tsc.at(self.machine.now.get())
     }
 
@@ -398,6 +400,7 @@ unsafe impl Hypervisor for Domain {
             self.machine
                 .violation(format!("{self:?} sent on port {port}, which is not open"));
         }
+        self.machine.interleave(2);
         result
     }
 

@@ -1,6 +1,7 @@
 //! A simulated hypervisor for tests: domains, grants, event channels, xenstored, netback, virtual time.
 //!
-//! Several domains run in one thread, in an order that a seed decides, under a clock that moves only when all sleep.
+//! Several domains run in one thread, in an order that a seed decides, under a clock that moves only when all sleep. Backends
+//! and daemons also get on in the middle of a guest's turn, wherever it makes a hypercall or looks at its clock or events.
 //! The crates that run on Xen run here as they are: a [`Domain`] is a [`Hypervisor`](fata_hypercall::Hypervisor).
 //! Pages are real and truly shared, pending bits are set where Xen sets them, and the backend is as strict as
 //! Linux's.

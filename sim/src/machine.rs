@@ -1,7 +1,7 @@
 //! What all domains have in common: time, chance, who sleeps, who is connected to whom.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering::SeqCst;
 
 use fata_hypercall::{DomId, Errno, Port};
@@ -10,6 +10,7 @@ use crate::domain::DomainState;
 use crate::events::LateEvents;
 use crate::ports::PortState;
 use crate::rng::{Rng, mix};
+use crate::sim::Next;
 
 /// Something that takes turns: a domain or a service.
 #[derive(Debug)]
@@ -28,6 +29,12 @@ pub(crate) struct Slot {
 /// The number of a slot.
 pub(crate) type SlotId = usize;
 
+/// What a slot runs: a service says what it wants next.
+pub(crate) type Body = Box<dyn FnMut() -> Option<Next>>;
+
+/// By slot. Taken out while it runs.
+pub(crate) type Bodies = RefCell<Vec<Option<Body>>>;
+
 /// The shared state behind every handle.
 pub(crate) struct Machine {
     pub(crate) seed: u64,
@@ -37,11 +44,15 @@ pub(crate) struct Machine {
     domains: RefCell<Vec<Rc<DomainState>>>,
     slots: RefCell<Vec<Slot>>,
     pub(crate) late: LateEvents,
+    /// What the slots run. It belongs to the simulator, since it holds handles of the machine.
+    bodies: Weak<Bodies>,
+    /// A guest is in the middle of a turn.
+    in_guest: Cell<bool>,
     violations: RefCell<Vec<String>>,
 }
 
 impl Machine {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, bodies: Weak<Bodies>) -> Self {
         let mut rng = Rng::new(seed);
         // The host has been up for a while: nothing may depend on a clock that starts at 0.
         let now = 1_000_000_000 + rng.below(1_000_000_000_000);
@@ -53,6 +64,8 @@ impl Machine {
             domains: RefCell::default(),
             slots: RefCell::default(),
             late: LateEvents::default(),
+            bodies,
+            in_guest: Cell::new(false),
             violations: RefCell::default(),
         }
     }
@@ -118,14 +131,64 @@ impl Machine {
     }
 
     /// One of those that can run, by chance.
-    pub(crate) fn choose(&self) -> Option<SlotId> {
+    pub(crate) fn choose(&self, services_only: bool) -> Option<SlotId> {
         let slots = self.slots.borrow();
-        let ready = || slots.iter().enumerate().filter(|(_, slot)| slot.runnable && slot.live);
+        let can_run = |slot: &Slot| slot.runnable && slot.live && !(services_only && slot.is_domain);
+        let ready = || slots.iter().enumerate().filter(|(_, slot)| can_run(slot));
         let count = ready().count();
         if count == 0 {
             return None;
         }
         ready().nth(self.below(count as u64) as usize).map(|(id, _)| id)
+    }
+
+    /// Gives a slot its turn. Says how many it has had.
+    pub(crate) fn run(&self, slot: SlotId) -> u64 {
+        // A service sleeps unless it is woken, also by itself, during the step.
+        let (turns, is_domain) = self.with_slots(|slots| {
+            let slot = &mut slots[slot];
+            debug_assert!(slot.deadline.is_none(), "whoever runs has no deadline");
+            slot.runnable = slot.is_domain;
+            slot.turns += 1;
+            (slot.turns, slot.is_domain)
+        });
+        self.note(0x1, slot as u64);
+        let Some(bodies) = self.bodies.upgrade() else {
+            return turns;
+        };
+        let Some(mut body) = bodies.borrow_mut()[slot].take() else {
+            return turns;
+        };
+        if is_domain {
+            self.in_guest.set(true);
+        }
+        let next = body();
+        if is_domain {
+            self.in_guest.set(false);
+        }
+        match next {
+            Some(Next::Again) => self.wake(slot),
+            Some(Next::Until(time)) => self.with_slots(|slots| {
+                if !slots[slot].runnable {
+                    slots[slot].deadline = Some(time.0);
+                }
+            }),
+            Some(Next::Sleep) | None => {}
+        }
+        bodies.borrow_mut()[slot].get_or_insert(body);
+        turns
+    }
+
+    /// Backends and daemons have processors of their own: once in `n` times, some of them get on while a guest is in the
+    /// middle of its turn.
+    pub(crate) fn interleave(&self, n: u64) {
+        if !self.in_guest.get() || !self.one_in(n) {
+            return;
+        }
+        for _ in 0..self.below(8) {
+            let Some(service) = self.choose(true) else { return };
+            self.run(service);
+        }
     }
 
     /// Somebody whose deadline has come, and whether it is a domain.

@@ -11,7 +11,7 @@ use fata_hypercall::{DomId, SystemTime};
 use crate::clock::write_wall_clock;
 use crate::domain::{Domain, DomainConfig, DomainState};
 use crate::leaks::Leaks;
-use crate::machine::{Machine, SlotId};
+use crate::machine::{Bodies, Body, Machine, SlotId};
 use crate::stalls::Stalls;
 use crate::store::Store;
 use crate::wire::Switch;
@@ -52,14 +52,11 @@ impl Waker {
     }
 }
 
-type Body = Box<dyn FnMut() -> Option<Next>>;
-
 /// Several domains in one thread, with a clock of their own, in an order that a seed decides.
 pub struct Sim {
     pub(crate) machine: Rc<Machine>,
     pub(crate) dom0: Domain,
-    /// By slot. Taken out while it runs.
-    bodies: RefCell<Vec<Option<Body>>>,
+    bodies: Rc<Bodies>,
     pub(crate) store: Store,
     pub(crate) last_domain: Cell<u16>,
     pub(crate) bridges: RefCell<BTreeMap<String, Switch>>,
@@ -72,7 +69,8 @@ impl Sim {
     /// A host with dom0 and xenstored on it. The same seed and the same calls give the same run, to the last bit.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let machine = Rc::new(Machine::new(seed));
+        let bodies = Rc::<Bodies>::default();
+        let machine = Rc::new(Machine::new(seed, Rc::downgrade(&bodies)));
         let slot = machine.add_slot("dom0", true);
         let config = DomainConfig {
             console: false,
@@ -94,7 +92,7 @@ impl Sim {
         let sim = Self {
             dom0: dom0.clone(),
             store: store.clone(),
-            bodies: RefCell::default(),
+            bodies,
             last_domain: Cell::new(0),
             bridges: RefCell::default(),
             stalls: Stalls::default(),
@@ -304,34 +302,10 @@ impl Sim {
     /// Gives one of those that can run a turn. False if all sleep.
     #[track_caller]
     fn turn(&self) -> bool {
-        let Some(slot) = self.machine.choose() else {
+        let Some(slot) = self.machine.choose(false) else {
             return false;
         };
-        // A service sleeps unless it is woken, also by itself, during the step.
-        let turns = self.machine.with_slots(|slots| {
-            let slot = &mut slots[slot];
-            debug_assert!(slot.deadline.is_none(), "whoever runs has no deadline");
-            slot.runnable = slot.is_domain;
-            slot.turns += 1;
-            slot.turns
-        });
-        self.machine.note(0x1, slot as u64);
-        let body = self.bodies.borrow_mut()[slot].take();
-        let Some(mut body) = body else { return false };
-        match body() {
-            Some(Next::Again) => self.machine.wake(slot),
-            Some(Next::Until(time)) => self.machine.with_slots(|slots| {
-                if !slots[slot].runnable {
-                    slots[slot].deadline = Some(time.0);
-                }
-            }),
-            Some(Next::Sleep) | None => {}
-        }
-        let mut bodies = self.bodies.borrow_mut();
-        if bodies[slot].is_none() {
-            bodies[slot] = Some(body);
-        }
-        drop(bodies);
+        let turns = self.machine.run(slot);
         let cost = self.machine.below(self.max_cost.get());
         self.advance_to(self.machine.now.get() + cost);
         if turns.is_multiple_of(AUDIT_EVERY) {

@@ -224,6 +224,8 @@ fn pattern(len: usize, seed: u64) -> Vec<u8> {
 /// One connection to the echo server: everything comes back, and both ends close.
 fn echo(sim: &Sim, host: &Host, to: SocketAddr, len: usize) {
     let data = pattern(len, sim.seed());
+    // The program listens a moment after its backend is connected.
+    sim.run_for(SECOND);
     let client = host.connect(to);
     client.send(&data);
     client.close();
