@@ -55,6 +55,7 @@ mod progress;
 mod qemu;
 mod qmp;
 mod recipe;
+mod rogue;
 mod run_folder;
 mod snapshot;
 pub mod suite;

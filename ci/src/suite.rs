@@ -8,6 +8,7 @@ mod boot;
 mod host;
 mod input;
 mod life;
+mod measure;
 mod network;
 
 use std::fmt;
@@ -61,7 +62,8 @@ type Test = (&'static str, fn(&Bench<'_>) -> Result<(), Failure>);
 /// The files that the tests start.
 #[derive(Clone, Debug)]
 pub struct Images {
-    /// A folder with `NAME` (stripped), `NAME.debug` and `NAME.cfg` for `hello`, `http`, `echo` and `probe`.
+    /// A folder with `NAME` (stripped), `NAME.debug` and `NAME.cfg` for `hello`, `http`, `echo`, `probe` and
+    /// `services`.
     pub folder: PathBuf,
     /// The program `fata-peer`, linked statically, which runs in dom0.
     pub peer: PathBuf,
@@ -69,10 +71,17 @@ pub struct Images {
 
 /// All tests, in the order in which they run: what others stand on comes first.
 fn tests() -> impl Iterator<Item = Test> {
-    [host::TESTS, boot::TESTS, network::TESTS, life::TESTS, input::TESTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        host::TESTS,
+        boot::TESTS,
+        network::TESTS,
+        life::TESTS,
+        input::TESTS,
+        measure::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// The names of the tests that contain `only`.
@@ -103,7 +112,7 @@ pub fn run(
             Some(running) => running,
             None => XenHost::start(options)?,
         };
-        let result = test(&Bench::new(&running, images, number));
+        let result = test(&Bench::new(&running, options, images, number));
         report(name, began.elapsed(), result);
         // Still there, and nothing left over? Then the next test may have it.
         host = running

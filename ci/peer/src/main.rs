@@ -22,7 +22,8 @@
 //! fata-peer first-ping ADDRESS --run COMMAND
 //! ```
 //!
-//! With `--domain ID` the line says what it cost that domain, see `meter.rs`.
+//! With `--domain ID` the line says what it cost that domain, see `meter.rs`; with `--open N` there are N idle connections
+//! to the same address meanwhile; with `--storm PORT` a thread signals that event channel of the domain in a loop.
 //!
 //! It prints one line of JSON. Exit status 0 means that nothing failed.
 //!
@@ -35,11 +36,12 @@ mod load;
 mod meter;
 mod ping;
 mod serve;
+mod storm;
 mod streams;
 mod work;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ use lexopt::prelude::{Long, Value, ValueExt};
 
 use crate::meter::Meter;
 use crate::ping::Pinger;
+use crate::storm::Storm;
 use crate::work::Summary;
 
 /// The command line.
@@ -62,6 +65,8 @@ struct Options {
     expect: String,
     run: String,
     domain: Option<u16>,
+    open: usize,
+    storm: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -95,12 +100,21 @@ fn run(options: &Options) -> io::Result<ExitCode> {
         }
         _ => {}
     }
+    // Beyond what the other side takes, this is where it ends.
+    let idle: Vec<TcpStream> = (0..options.open)
+        .map(|_| http::connect(address))
+        .collect::<io::Result<_>>()?;
+    let storm = match (options.domain, options.storm) {
+        (Some(domain), Some(port)) => Some(Storm::start(domain, port)?),
+        _ => None,
+    };
     let meter = options.domain.map(Meter::read).transpose()?;
     let summary = load(address, options).ok_or_else(|| invalid(format!("unknown command `{}`", options.command)))?;
     match meter {
         None => println!("{summary}"),
         Some(meter) => println!(r#"{{"load":{summary},"cost":{}}}"#, meter.cost()?),
     }
+    drop((idle, storm));
     Ok(if summary.failed == 0 {
         ExitCode::SUCCESS
     } else {
@@ -176,6 +190,8 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("expect") => options.expect = parser.value()?.string()?,
             Long("run") => options.run = parser.value()?.string()?,
             Long("domain") => options.domain = Some(parser.value()?.parse()?),
+            Long("open") => options.open = parser.value()?.parse()?,
+            Long("storm") => options.storm = Some(parser.value()?.parse()?),
             Long("keep-alive") => options.keep_alive = true,
             Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),

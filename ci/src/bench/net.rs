@@ -36,31 +36,32 @@ pub fn net(options: &Options, images: &Images, plan: Plan<'_>, report: Report<'_
     let host = XenHost::start(&options.clone().clock(plan.clock))?;
     let peer = read(&images.peer)?;
     host.put_program("/tmp/peer", &peer)?;
+    let image = read(&images.folder.join("services"))?;
     let total = loads.len() * plan.rounds;
-    report("starting the guests", 0, total);
-    let fata = Side::fata(&host, &read(&images.folder.join("services"))?)?;
-    let linux = Side::linux(&host, &peer)?;
     let mut rows = Vec::new();
-    for (nth, load) in loads.iter().enumerate() {
-        let mut measured = [Vec::new(), Vec::new()];
-        for round in 0..plan.rounds {
-            report(load.name, nth * plan.rounds + round, total);
-            for (side, measured) in [&fata, &linux].into_iter().zip(&mut measured) {
-                measured.push(side.measure(&load.command(side.address))?);
+    let mut done = 0;
+    for loads in loads.chunk_by(|a, b| a.setting == b.setting) {
+        report("starting the guests", done, total);
+        let setting = loads[0].setting;
+        let fata = Side::fata(&host, &image, setting)?;
+        let linux = Side::linux(&host, &peer, setting)?;
+        for load in loads {
+            let mut measured = [Vec::new(), Vec::new()];
+            for _ in 0..plan.rounds {
+                report(load.name, done, total);
+                for (side, measured) in [&fata, &linux].into_iter().zip(&mut measured) {
+                    measured.extend(side.measure(load)?);
+                }
+                done += 1;
             }
+            rows.extend(
+                load.figures
+                    .iter()
+                    .map(|figure| figure.row(load, plan.clock, &measured)),
+            );
         }
-        let [fata, linux] = measured;
-        rows.extend(load.figures.iter().map(|figure| Row {
-            load: load.name,
-            figure: figure.name,
-            unit: figure.unit,
-            better: figure.better,
-            clock: plan.clock,
-            timed: figure.timed,
-            aim: figure.aim,
-            fata: fata.iter().filter_map(figure.of).collect(),
-            linux: linux.iter().filter_map(figure.of).collect(),
-        }));
+        fata.end()?;
+        linux.end()?;
     }
     Ok(rows)
 }

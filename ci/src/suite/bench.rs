@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Failure, Images, ensure};
-use crate::{DomainState, Guest, XenHost};
+use crate::{DomainState, Guest, Options, XenHost};
 
 /// Emulated, on a computer that does other things as well: what takes a second may take many.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -15,7 +15,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// A host, images, and names that no other test has.
 pub struct Bench<'a> {
     pub(super) host: &'a XenHost,
-    images: &'a Images,
+    /// What the host was started with.
+    pub(super) options: &'a Options,
+    pub(super) images: &'a Images,
     /// The test's number, from which its guests' addresses come.
     number: usize,
     guests: Cell<usize>,
@@ -30,9 +32,10 @@ pub(super) struct Running<'a> {
 }
 
 impl<'a> Bench<'a> {
-    pub(super) fn new(host: &'a XenHost, images: &'a Images, number: usize) -> Self {
+    pub(super) fn new(host: &'a XenHost, options: &'a Options, images: &'a Images, number: usize) -> Self {
         Self {
             host,
+            options,
             images,
             number,
             guests: Cell::new(0),
@@ -91,6 +94,20 @@ impl<'a> Bench<'a> {
             v4: self.v4(),
             v6: self.v6(),
         })
+    }
+
+    /// Creates the guest with a second interface whose backend is ours, and gives its event channel.
+    pub(super) fn start_with_rogue_vif(&self, guest: Guest) -> Result<(Running<'a>, u32), Failure> {
+        let name = guest.name().to_owned();
+        self.host.place(&guest)?;
+        let running = Running {
+            host: self.host,
+            name,
+            v4: self.v4(),
+            v6: self.v6(),
+        };
+        let port = self.host.start_with_rogue_vif(&running.name)?;
+        Ok((running, port))
     }
 
     /// Creates the guest; it does not run before `xl unpause`.

@@ -27,6 +27,10 @@ pub(super) const TESTS: &[Test] = &[
     ("network::dhcp_gives_an_address", dhcp_gives_an_address),
     ("network::names_are_resolved", names_are_resolved),
     ("network::two_interfaces", two_interfaces),
+    (
+        "network::a_storm_of_events_does_not_stop_the_serving",
+        a_storm_of_events_does_not_stop_the_serving,
+    ),
 ];
 
 fn http_in_8_mib_serves_its_page_and_statistics(bench: &Bench<'_>) -> Result<(), Failure> {
@@ -216,4 +220,15 @@ fn two_interfaces(bench: &Bench<'_>) -> Result<(), Failure> {
         ensure!(console.contains(text), "`{text}` is missing:\n{console}");
     }
     Ok(())
+}
+
+fn a_storm_of_events_does_not_stop_the_serving(bench: &Bench<'_>) -> Result<(), Failure> {
+    let (echo, port) = bench.start_with_rogue_vif(bench.server("echo", "")?)?;
+    echo.says("listening")?;
+    let id = bench.host.domain(&echo.name)?.map_or(0, |domain| domain.id);
+    let storm = format!("--domain {id} --storm {port}");
+    bench.peer(&format!("echo {}:7 --bytes {} {storm}", echo.v4, 1 << 20))?;
+    bench
+        .peer(&format!("udp {}:7 --requests 100 --bytes 512", echo.v4))
+        .map(drop)
 }

@@ -1,7 +1,19 @@
 //! What is put on a guest, and which figures come of it.
 
-use super::row::Better;
+use super::row::{Better, Row};
 use super::side::Measured;
+use crate::Clock;
+
+/// What is special about the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// Nothing: one interface.
+    Plain,
+    /// So many interfaces, of which the first is used.
+    Vifs(usize),
+    /// A second interface whose backend does nothing but signal, if the load says so.
+    Rogue,
+}
 
 /// A load: its name, `fata-peer`'s command, port and arguments, and what is told of it.
 pub(super) struct Load {
@@ -9,11 +21,12 @@ pub(super) struct Load {
     pub(super) command: &'static str,
     pub(super) port: u16,
     pub(super) arguments: &'static str,
+    pub(super) setting: Setting,
     pub(super) figures: &'static [Figure],
 }
 
 impl Load {
-    /// The arguments of `fata-peer`.
+    /// The arguments of `fata-peer`. With `--storm`, which comes last, the guest's port is still to be added.
     pub(super) fn command(&self, address: &str) -> String {
         let Self {
             command,
@@ -34,6 +47,23 @@ pub(super) struct Figure {
     /// Whether it is a time or contains one; if not, it is the same by either clock.
     pub(super) timed: bool,
     pub(super) of: fn(&Measured) -> Option<f64>,
+}
+
+impl Figure {
+    /// The line of the table that comes of what was measured of both.
+    pub(super) fn row(&self, load: &Load, clock: Clock, [fata, linux]: &[Vec<Measured>; 2]) -> Row {
+        Row {
+            load: load.name,
+            figure: self.name,
+            unit: self.unit,
+            better: self.better,
+            clock,
+            timed: self.timed,
+            aim: self.aim,
+            fata: fata.iter().filter_map(self.of).collect(),
+            linux: linux.iter().filter_map(self.of).collect(),
+        }
+    }
 }
 
 const MIB: f64 = 1_048_576.0;
@@ -125,13 +155,14 @@ const ONE_BY_ONE: &[Figure] = &[TIME, CPU];
 const MANY: &[Figure] = &[RATE, CPU];
 const DATAGRAMS: &[Figure] = &[DATAGRAM_RATE, DATAGRAM_CPU];
 
-/// All of them, in the order of the table.
+/// All of them, in the order of the table. Those of one setting stand together.
 pub(super) const LOADS: &[Load] = &[
     Load {
         name: "tcp-in",
         command: "push",
         port: 9,
         arguments: "--bytes 33554432",
+        setting: Setting::Plain,
         figures: BULK,
     },
     Load {
@@ -139,6 +170,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "pull",
         port: 19,
         arguments: "--bytes 33554432",
+        setting: Setting::Plain,
         figures: BULK,
     },
     Load {
@@ -146,6 +178,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "round-trip",
         port: 7,
         arguments: "--requests 500 --bytes 1",
+        setting: Setting::Plain,
         figures: ONE_BY_ONE,
     },
     Load {
@@ -153,6 +186,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "round-trip",
         port: 7,
         arguments: "--requests 500 --bytes 1400",
+        setting: Setting::Plain,
         figures: ONE_BY_ONE,
     },
     Load {
@@ -160,6 +194,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "ping",
         port: 0,
         arguments: "--requests 500",
+        setting: Setting::Plain,
         figures: ONE_BY_ONE,
     },
     Load {
@@ -167,6 +202,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "http",
         port: 80,
         arguments: "/ --requests 300",
+        setting: Setting::Plain,
         figures: ONE_BY_ONE,
     },
     Load {
@@ -174,6 +210,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "http",
         port: 80,
         arguments: "/ --requests 500 --parallel 8",
+        setting: Setting::Plain,
         figures: MANY,
     },
     Load {
@@ -181,6 +218,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "http",
         port: 80,
         arguments: "/ --requests 1000 --parallel 8 --keep-alive",
+        setting: Setting::Plain,
         figures: MANY,
     },
     Load {
@@ -188,6 +226,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "datagrams-in",
         port: 9,
         arguments: "--requests 150 --bytes 64",
+        setting: Setting::Plain,
         figures: DATAGRAMS,
     },
     Load {
@@ -195,6 +234,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "datagrams-in",
         port: 9,
         arguments: "--requests 150 --bytes 1400",
+        setting: Setting::Plain,
         figures: DATAGRAMS,
     },
     Load {
@@ -202,6 +242,7 @@ pub(super) const LOADS: &[Load] = &[
         command: "datagrams-out",
         port: 19,
         arguments: "--requests 150 --bytes 64",
+        setting: Setting::Plain,
         figures: DATAGRAMS,
     },
     Load {
@@ -209,6 +250,87 @@ pub(super) const LOADS: &[Load] = &[
         command: "datagrams-out",
         port: 19,
         arguments: "--requests 150 --bytes 1400",
+        setting: Setting::Plain,
         figures: DATAGRAMS,
+    },
+    Load {
+        name: "connections-10",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1 --open 10",
+        setting: Setting::Plain,
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "connections-100",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1 --open 100",
+        setting: Setting::Plain,
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "connections-1000",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1 --open 1000",
+        setting: Setting::Plain,
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "connections-10000",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1 --open 10000",
+        setting: Setting::Plain,
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "vifs-1",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1",
+        setting: Setting::Vifs(1),
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "vifs-2",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1",
+        setting: Setting::Vifs(2),
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "vifs-8",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1",
+        setting: Setting::Vifs(8),
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "vifs-32",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1",
+        setting: Setting::Vifs(32),
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "storm-none",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1",
+        setting: Setting::Rogue,
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "storm",
+        command: "round-trip",
+        port: 7,
+        arguments: "--requests 300 --bytes 1 --storm",
+        setting: Setting::Rogue,
+        figures: ONE_BY_ONE,
     },
 ];

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::load::{Load, Setting};
+
 use crate::bench::WAIT;
 use crate::{Error, Guest, XenHost};
 
@@ -16,6 +18,8 @@ pub(super) struct Side<'a> {
     /// Its IPv4 address.
     pub(super) address: &'static str,
     domain: u32,
+    /// The event channel of the interface whose backend is ours.
+    rogue: Option<u32>,
 }
 
 /// What a load did, and what it cost.
@@ -43,15 +47,15 @@ pub(super) struct Measured {
 
 impl<'a> Side<'a> {
     /// Ours.
-    pub(super) fn fata(host: &'a XenHost, image: &[u8]) -> Result<Self, Error> {
+    pub(super) fn fata(host: &'a XenHost, image: &[u8], setting: Setting) -> Result<Self, Error> {
         let guest = Guest::new("fata", image).arguments(arguments("10.0.0.2"));
-        Self::start(host, "fata", "10.0.0.2", guest, "listening on port 80")
+        Self::start(host, "fata", "10.0.0.2", guest, "listening on port 80", setting)
     }
 
     /// Debian's Linux with `server` (the program `fata-peer`).
-    pub(super) fn linux(host: &'a XenHost, server: &[u8]) -> Result<Self, Error> {
+    pub(super) fn linux(host: &'a XenHost, server: &[u8], setting: Setting) -> Result<Self, Error> {
         let guest = host.linux_guest("linux", &arguments("10.0.0.3"), Some(server))?;
-        Self::start(host, "linux", "10.0.0.3", guest, "linux guest is ready")
+        Self::start(host, "linux", "10.0.0.3", guest, "linux guest is ready", setting)
     }
 
     fn start(
@@ -60,9 +64,21 @@ impl<'a> Side<'a> {
         address: &'static str,
         guest: Guest,
         ready: &str,
+        setting: Setting,
     ) -> Result<Self, Error> {
         let last = address.rsplit('.').next().unwrap_or_default();
-        host.create(&guest.memory_mib(MEMORY_MIB).vif(&format!("00:16:3e:00:00:0{last}")))?;
+        let vifs = match setting {
+            Setting::Vifs(vifs) => vifs,
+            Setting::Plain | Setting::Rogue => 1,
+        };
+        let guest = (0..vifs).fold(guest.memory_mib(MEMORY_MIB), |guest, vif| {
+            guest.vif(&format!("00:16:3e:00:0{last}:{vif:02x}"))
+        });
+        host.place(&guest)?;
+        let rogue = match setting {
+            Setting::Rogue => Some(host.start_with_rogue_vif(name)?),
+            _ => host.start_placed(name).map(|()| None)?,
+        };
         host.wait_for_log(name, ready, WAIT)?;
         let domain = host.domain(name)?.map_or(0, |domain| domain.id);
         let side = Self {
@@ -70,11 +86,17 @@ impl<'a> Side<'a> {
             name,
             address,
             domain,
+            rogue,
         };
         // Once for nothing: Ethernet addresses are learnt, code is translated, the first connection's memory is there.
         side.peer(&format!("http {address}:80 / --requests 20"))?;
         side.pause()?;
         Ok(side)
+    }
+
+    /// Takes it apart.
+    pub(super) fn end(self) -> Result<(), Error> {
+        self.host.destroy(self.name)
     }
 
     pub(super) fn pause(&self) -> Result<(), Error> {
@@ -85,11 +107,25 @@ impl<'a> Side<'a> {
         self.host.check(&format!("xl unpause {}", self.name), WAIT).map(drop)
     }
 
-    /// Puts a load on it: arguments of `fata-peer`.
-    pub(super) fn measure(&self, load: &str) -> Result<Measured, Error> {
+    /// Puts a load on it. `None`: it cannot carry that.
+    pub(super) fn measure(&self, load: &Load) -> Result<Option<Measured>, Error> {
         self.unpause()?;
         let before = self.statistics()?;
-        let line = self.peer(&format!("{load} --domain {}", self.domain))?;
+        let port = self.rogue.filter(|_| load.arguments.ends_with("--storm"));
+        let port = port.map(|port| port.to_string()).unwrap_or_default();
+        let line = self.peer(&format!(
+            "--domain {} {} {port}",
+            self.domain,
+            load.command(self.address)
+        ));
+        let line = match line {
+            // Mostly so many connections.
+            Err(Error::Command { .. }) if load.arguments.contains("--open") => {
+                self.pause()?;
+                return Ok(None);
+            }
+            line => line?,
+        };
         let after = self.statistics()?;
         self.pause()?;
         let line: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -99,7 +135,7 @@ impl<'a> Side<'a> {
             Some(after.pointer(&pointer)?.as_f64()? - before.pointer(&pointer)?.as_f64()?)
         };
         let frames = number("/cost/frames_in") + number("/cost/frames_out");
-        Ok(Measured {
+        Ok(Some(Measured {
             done: number("/load/ok"),
             moved: number("/load/bytes"),
             seconds: number("/cost/ns") / 1e9,
@@ -111,11 +147,12 @@ impl<'a> Side<'a> {
             hypercalls: counted("sent")
                 .zip(counted("sleeps"))
                 .map(|(sent, sleeps)| sent + sleeps),
-        })
+        }))
     }
 
     fn peer(&self, arguments: &str) -> Result<String, Error> {
-        self.host.check(&format!("/tmp/peer {arguments}"), WAIT)
+        self.host
+            .check(&format!("ulimit -n 20000; /tmp/peer {arguments}"), WAIT)
     }
 
     fn statistics(&self) -> Result<Value, Error> {
