@@ -1,5 +1,6 @@
 //! What the tool shows while it works.
 
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -39,7 +40,11 @@ impl Spinner {
 }
 
 /// A step whose parts are counted.
-pub(crate) struct Bar(Spinner);
+pub(crate) struct Bar {
+    spinner: Spinner,
+    /// What is being done now, and since when.
+    part: RefCell<Option<(String, Instant)>>,
+}
 
 /// Begins one.
 pub(crate) fn bar(title: &str) -> Bar {
@@ -48,20 +53,35 @@ pub(crate) fn bar(title: &str) -> Bar {
         .bar
         .set_style(style("{spinner} {prefix} [{bar:30}] {pos}/{len} {msg} {elapsed:.dim}"));
     spinner.bar.set_prefix(title.to_owned());
-    Bar(spinner)
+    Bar {
+        spinner,
+        part: RefCell::default(),
+    }
 }
 
 impl Bar {
     /// Shows what is being done, after `done` of `total` parts.
     pub(crate) fn show(&self, what: &str, done: usize, total: usize) {
-        self.0.bar.set_length(total as u64);
-        self.0.bar.set_position(done as u64);
-        self.0.bar.set_message(what.to_owned());
+        let bar = &self.spinner.bar;
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        bar.set_message(what.to_owned());
+        if self.part.borrow().as_ref().is_none_or(|(part, _)| part != what) {
+            self.end_part();
+            *self.part.borrow_mut() = Some((what.to_owned(), Instant::now()));
+        }
+    }
+
+    fn end_part(&self) {
+        if let Some((part, began)) = self.part.take() {
+            self.spinner.bar.suspend(|| stage_line(&part, began.elapsed()));
+        }
     }
 
     /// Ends it.
     pub(crate) fn done(self) {
-        self.0.done();
+        self.end_part();
+        self.spinner.done();
     }
 }
 

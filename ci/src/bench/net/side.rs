@@ -1,17 +1,19 @@
 //! One of the two guests that are compared.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::load::{Load, Setting};
-
 use crate::bench::WAIT;
 use crate::{Error, Guest, XenHost};
 
+/// For a load on a busy computer.
+const LIMIT: Duration = Duration::from_secs(600);
 /// The guests' memory: what the Linux guest needs.
 const MEMORY_MIB: u32 = 160;
 
-/// A guest that offers the services of `ci/guests/services`. It is paused unless it is being measured, so that the other
-/// has the machine for itself.
+/// A guest that offers the services of `ci/guests/services`. While the other is measured it has nothing to do.
 pub(super) struct Side<'a> {
     host: &'a XenHost,
     name: &'static str,
@@ -81,17 +83,15 @@ impl<'a> Side<'a> {
         };
         host.wait_for_log(name, ready, WAIT)?;
         let domain = host.domain(name)?.map_or(0, |domain| domain.id);
-        let side = Self {
+        // Once for nothing: Ethernet addresses are learnt, code is translated, the first connection's memory is there.
+        host.check(&format!("/tmp/peer http {address}:80 / --requests 20"), WAIT)?;
+        Ok(Self {
             host,
             name,
             address,
             domain,
             rogue,
-        };
-        // Once for nothing: Ethernet addresses are learnt, code is translated, the first connection's memory is there.
-        side.peer(&format!("http {address}:80 / --requests 20"))?;
-        side.pause()?;
-        Ok(side)
+        })
     }
 
     /// Takes it apart.
@@ -99,36 +99,33 @@ impl<'a> Side<'a> {
         self.host.destroy(self.name)
     }
 
-    pub(super) fn pause(&self) -> Result<(), Error> {
-        self.host.check(&format!("xl pause {}", self.name), WAIT).map(drop)
-    }
-
-    pub(super) fn unpause(&self) -> Result<(), Error> {
-        self.host.check(&format!("xl unpause {}", self.name), WAIT).map(drop)
-    }
-
     /// Puts a load on it. `None`: it cannot carry that.
     pub(super) fn measure(&self, load: &Load) -> Result<Option<Measured>, Error> {
-        self.unpause()?;
-        let before = self.statistics()?;
+        let Self { address, domain, .. } = self;
         let port = self.rogue.filter(|_| load.arguments.ends_with("--storm"));
         let port = port.map(|port| port.to_string()).unwrap_or_default();
-        let line = self.peer(&format!(
-            "--domain {} {} {port}",
-            self.domain,
-            load.command(self.address)
-        ));
-        let line = match line {
+        let statistics = format!("busybox wget -q -O - http://{address}/stats");
+        // One script: each command from outside costs more than most loads.
+        let script = format!(
+            "ulimit -n 20000; {statistics} && /tmp/peer --domain {domain} {} {port} && {statistics}",
+            load.command(address)
+        );
+        let text = match self.host.check(&script, LIMIT) {
             // Mostly so many connections.
-            Err(Error::Command { .. }) if load.arguments.contains("--open") => {
-                self.pause()?;
-                return Ok(None);
-            }
-            line => line?,
+            Err(Error::Command { .. }) if load.may_be_refused() => return Ok(None),
+            text => text?,
         };
-        let after = self.statistics()?;
-        self.pause()?;
-        let line: Value = serde_json::from_str(&line).unwrap_or_default();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_default())
+            .collect();
+        let [before, line, after] = lines.as_slice() else {
+            return Err(Error::Command {
+                command: script,
+                status: 0,
+                output: text,
+            });
+        };
         let number = |path: &str| line.pointer(path).and_then(Value::as_f64).unwrap_or_default();
         let counted = |name: &str| {
             let pointer = format!("/events/{name}");
@@ -148,18 +145,6 @@ impl<'a> Side<'a> {
                 .zip(counted("sleeps"))
                 .map(|(sent, sleeps)| sent + sleeps),
         }))
-    }
-
-    fn peer(&self, arguments: &str) -> Result<String, Error> {
-        self.host
-            .check(&format!("ulimit -n 20000; /tmp/peer {arguments}"), WAIT)
-    }
-
-    fn statistics(&self) -> Result<Value, Error> {
-        let text = self
-            .host
-            .check(&format!("busybox wget -q -O - http://{}/stats", self.address), WAIT)?;
-        Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 }
 
