@@ -55,9 +55,15 @@ pub(crate) struct Shared {
     spawned: Cell<u64>,
     polls: Cell<u64>,
     turns: Cell<u64>,
+    /// When the turn began.
+    turn_began: Cell<Instant>,
 }
 
 impl Shared {
+    pub(crate) fn turn_began(&self) -> Instant {
+        self.turn_began.get()
+    }
+
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
     }
@@ -82,6 +88,7 @@ impl Executor {
     /// A loop without tasks.
     #[must_use]
     pub fn new(clock: Rc<dyn Clock>) -> Self {
+        let now = clock.now();
         Self(Rc::new(Shared {
             clock,
             ready: Arc::default(),
@@ -91,6 +98,7 @@ impl Executor {
             spawned: Cell::new(0),
             polls: Cell::new(0),
             turns: Cell::new(0),
+            turn_began: Cell::new(now),
         }))
     }
 
@@ -109,6 +117,7 @@ impl Executor {
         let shared = &*self.0;
         shared.turns.set(shared.turns.get() + 1);
         let now = shared.now();
+        shared.turn_began.set(now);
         loop {
             let due = shared.timers.borrow_mut().pop_due(now);
             match due {
@@ -214,6 +223,15 @@ impl Handle {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.0.now()
+    }
+
+    /// When this turn of the loop began.
+    ///
+    /// For those to whom the time since then does not matter. Where Xen answers for the time-stamp counter, which it
+    /// does on processors whose counters it does not trust, a look at the clock costs as much as a hypercall.
+    #[must_use]
+    pub fn turn_began(&self) -> Instant {
+        self.0.turn_began()
     }
 
     /// What the loop has done and has to do.

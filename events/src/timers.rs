@@ -12,6 +12,9 @@ use futures_util::FutureExt;
 use crate::timer_heap::TimerKey;
 use crate::{Handle, Instant};
 
+/// Longer than a turn of the loop usually takes.
+const NEAR: Duration = Duration::from_millis(1);
+
 /// The time was up before the future was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut;
@@ -30,7 +33,7 @@ impl Handle {
         self.sleep_until(self.now() + duration)
     }
 
-    /// Waits until `deadline`. A deadline in the past is over at once, without giving way (rule 53).
+    /// Waits until `deadline`. A deadline that was past when the turn began is over at once, without giving way (rule 53).
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         Sleep {
             handle: self.clone(),
@@ -92,10 +95,12 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let shared = &*self.handle.0;
-        // A timer that still runs needs no look at the clock: it is told. That makes a poll of a timeout cheap.
+        // A timer that still runs needs no look at the clock: it is told. Nor does one that is new and far away: should
+        // the time be over already, it is told in the next turn. That makes a poll of a timeout cheap.
+        let far = shared.turn_began() + NEAR < self.deadline;
         let timer = match self.timer {
             Some(timer) => shared.timers.borrow_mut().update(timer, cx.waker()).then_some(timer),
-            None if shared.now() >= self.deadline => None,
+            None if !far && shared.now() >= self.deadline => None,
             None => Some(shared.timers.borrow_mut().insert(self.deadline, cx.waker().clone())),
         };
         match timer {

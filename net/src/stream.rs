@@ -359,7 +359,7 @@ impl TcpStream {
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
-        let now = self.stack.handle().now();
+        let now = self.stack.handle().turn_began();
         self.stack.with(|state| state.release(now, self.id));
         self.stack.kick();
     }
