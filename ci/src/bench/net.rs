@@ -24,46 +24,69 @@ pub struct Plan<'a> {
     pub only: Option<&'a str>,
 }
 
-/// How far it is: the load that comes next, how many measurements are over, and how many there are.
-pub type Report<'a> = &'a mut dyn FnMut(&str, usize, usize);
+/// What is to be told while it measures.
+#[derive(Debug)]
+pub enum Report<'a> {
+    /// How far it is.
+    Progress {
+        /// What comes next.
+        what: &'a str,
+        /// How many measurements are over.
+        done: usize,
+        /// How many there are.
+        total: usize,
+    },
+    /// A line of the table.
+    Row(Row),
+}
 
-/// Measures.
+/// Measures. What has been told is good, even if an error ends it.
 ///
 /// # Errors
 /// [`Error::Argument`] if no load has such a name; others if a guest does not do what it should.
-pub fn net(options: &Options, images: &Images, plan: Plan<'_>, report: Report<'_>) -> Result<Vec<Row>, Error> {
+pub fn net(
+    options: &Options,
+    images: &Images,
+    plan: Plan<'_>,
+    report: &mut dyn FnMut(Report<'_>),
+) -> Result<(), Error> {
     let loads = chosen(plan.only)?;
     let host = XenHost::start(&options.clone().clock(plan.clock))?;
     let peer = read(&images.peer)?;
     host.put_program("/tmp/peer", &peer)?;
     let image = read(&images.folder.join("services"))?;
     let total = loads.len() * plan.rounds;
-    let mut rows = Vec::new();
     let mut done = 0;
     for loads in loads.chunk_by(|a, b| a.setting == b.setting) {
-        report("starting the guests", done, total);
+        report(Report::Progress {
+            what: "starting the guests",
+            done,
+            total,
+        });
         let setting = loads[0].setting;
         let fata = Side::fata(&host, &image, setting)?;
         let linux = Side::linux(&host, &peer, setting)?;
         for load in loads {
             let mut measured = [Vec::new(), Vec::new()];
             for _ in 0..plan.rounds {
-                report(load.name, done, total);
+                report(Report::Progress {
+                    what: load.name,
+                    done,
+                    total,
+                });
                 for (side, measured) in [&fata, &linux].into_iter().zip(&mut measured) {
                     measured.extend(side.measure(load)?);
                 }
                 done += 1;
             }
-            rows.extend(
-                load.figures
-                    .iter()
-                    .map(|figure| figure.row(load, plan.clock, &measured)),
-            );
+            for figure in load.figures {
+                report(Report::Row(figure.row(load, plan.clock, &measured)));
+            }
         }
         fata.end()?;
         linux.end()?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn chosen(only: Option<&str>) -> Result<Vec<&'static Load>, Error> {

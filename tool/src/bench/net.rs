@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use fata_ci::bench::{self, Plan, Row};
+use fata_ci::bench::{self, Plan, Report, Row};
 use fata_ci::suite::Images;
 use fata_ci::{Clock, Options};
 use serde_json::json;
@@ -11,30 +11,34 @@ use crate::cli::{BenchArgs, BenchClock};
 use crate::error::Error;
 use crate::progress::bar;
 
-/// Measures by one clock or both, and prints.
+/// Measures by one clock or both, and prints. What was measured before an error is printed as well.
 pub(super) fn run(options: &Options, images: &Images, args: &BenchArgs) -> Result<(), Error> {
-    let measure = |clock, name, title: &str| {
-        if args.clock.is_some_and(|only| only != name) {
-            return Ok(Vec::new());
-        }
+    let (mut wall, mut counted) = (Vec::new(), Vec::new());
+    let result = [
+        (Clock::Wall, BenchClock::Wall, "by the wall clock", &mut wall),
+        (
+            Clock::Instructions,
+            BenchClock::Instructions,
+            "by the instruction clock",
+            &mut counted,
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, name, ..)| args.clock.is_none_or(|only| only == *name))
+    .try_for_each(|(clock, _, title, rows)| {
         let plan = Plan {
             clock,
             rounds: args.rounds,
             only: args.only.as_deref(),
         };
         let bar = bar(title);
-        let rows = bench::net(options, images, plan, &mut |what, done, total| {
-            bar.show(what, done, total);
+        bench::net(options, images, plan, &mut |report| match report {
+            Report::Progress { what, done, total } => bar.show(what, done, total),
+            Report::Row(row) => rows.push(row),
         })?;
         bar.done();
-        Ok::<_, Error>(rows)
-    };
-    let wall = measure(Clock::Wall, BenchClock::Wall, "by the wall clock")?;
-    let counted = measure(
-        Clock::Instructions,
-        BenchClock::Instructions,
-        "by the instruction clock",
-    )?;
+        Ok(())
+    });
     print!("{}", table(&wall, &counted, args.rounds));
     if let Some(path) = &args.json {
         let rows: Vec<_> = wall.iter().chain(&counted).map(Row::json).collect();
@@ -42,7 +46,7 @@ pub(super) fn run(options: &Options, images: &Images, args: &BenchArgs) -> Resul
         fs::write(path, format!("{file:#}\n")).map_err(Error::file(path))?;
         eprintln!("every round is in {}", path.display());
     }
-    Ok(())
+    result
 }
 
 /// The same rows by both clocks, as far as there are both. Times of an emulated machine mean nothing, so beside the
