@@ -45,6 +45,16 @@ impl Access for ReadWrite {
 ///
 /// Dropped, the pages are revoked and freed; those that the peer still maps go to the table's quarantine instead.
 ///
+/// Pages that the peer may write cannot be borrowed as bytes:
+///
+/// ```compile_fail
+/// # use fata_grant::{ReadWrite, Shared};
+/// # use fata_hypercall::Hypervisor;
+/// fn rule_06_writable_pages_are_not_borrowed<H: Hypervisor>(shared: &Shared<H, ReadWrite>) -> &[u8] {
+///     shared.bytes()
+/// }
+/// ```
+///
 /// A `Shared` of one page with [`ReadWrite`] is what a [`FrontRing`](crate::FrontRing) lives in: it can be borrowed
 /// as its (first) page.
 pub struct Shared<H: Hypervisor, A: Access> {

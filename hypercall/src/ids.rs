@@ -43,7 +43,14 @@ impl fmt::Display for Port {
 
 /// A grant reference (`grant_ref_t`): an index into this domain's grant table, by which it names a page to a peer.
 ///
-/// "No reference" is `Option<GrantRef>`; 0 is a reference like any other (Xen's toolstack uses it for the console).
+/// "No reference" is `Option<GrantRef>`; 0 is a reference like any other (Xen's toolstack uses it for the console). So
+/// there is none by default:
+///
+/// ```compile_fail
+/// fn rule_30_no_reference_is_not_a_number() -> fata_hypercall::GrantRef {
+///     Default::default()
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct GrantRef(pub u32);

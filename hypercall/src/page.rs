@@ -27,6 +27,14 @@ pub const PAGE_SIZE: usize = 4096;
 /// assert_eq!(two, [0x34, 0x12]);
 /// assert_eq!(page.read(4095, &mut two), 1, "a read ends where the page ends");
 /// ```
+///
+/// What a peer may write at this moment cannot be seen as bytes, but only copied:
+///
+/// ```compile_fail
+/// fn rule_06_shared_bytes_are_not_borrowed(page: &fata_hypercall::SharedPage) -> &[u8] {
+///     page.get_mut()
+/// }
+/// ```
 #[repr(C, align(4096))]
 pub struct SharedPage(UnsafeCell<[u8; PAGE_SIZE]>);
 
@@ -206,6 +214,32 @@ mod tests {
                 assert!(out[offset + len..].iter().all(|&b| b == 0));
             }
         }
+    }
+
+    /// Rule 4, SMR 7a9434d: an index is one aligned word, read and written whole.
+    #[test]
+    fn smr_7a9434d_an_index_is_read_and_written_whole() {
+        extern crate std;
+        let page = SharedPage::new_zeroed();
+        for offset in [1, 2, 3, 5] {
+            page.store_u32(offset, u32::MAX, Ordering::SeqCst);
+            assert!(page.u32(offset).is_none());
+        }
+        assert_eq!(
+            page.load_u64(0, Ordering::SeqCst),
+            Some(0),
+            "an unaligned store does nothing"
+        );
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for i in 0..20_000 {
+                    page.store_u32(4, if i % 2 == 0 { u32::MAX } else { 0 }, Ordering::Relaxed);
+                }
+            });
+            for _ in 0..20_000 {
+                assert!(matches!(page.load_u32(4, Ordering::Relaxed), Some(0 | u32::MAX)));
+            }
+        });
     }
 
     #[test]
