@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
 
 use common::Machine;
-use fata_grant::{Busy, FrontRing, Pages, ReadWrite, RingError, Table};
+use fata_grant::{Busy, FrontRing, Pages, ReadOnly, ReadWrite, RingError, Table};
 use fata_hypercall::{DomId, PAGE_SIZE, SharedPage};
 
 const RSP_PROD: usize = 8;
@@ -118,6 +118,11 @@ fn xsa_403_granted_memory_is_whole_pages_of_its_own() {
         let frame = machine.entry(reference).frame.load(SeqCst);
         assert_eq!(frame, 0x1000 + index as u32);
     }
+    let mut readable = table.share_zeroed(3, DomId(3), ReadOnly).unwrap();
+    assert_eq!(
+        (readable.bytes().len(), readable.bytes_mut().len()),
+        (3 * PAGE_SIZE, 3 * PAGE_SIZE)
+    );
     let neighbour = Pages::alloc(&machine, 1).unwrap();
     let range = neighbour.as_slice().as_ptr_range();
     let page = shared.page(2).as_ptr().cast_const();

@@ -1,5 +1,6 @@
 //! The tests: what is checked, in which order, and how many there were.
 
+mod consumer;
 mod fuzz;
 mod host;
 mod xen;

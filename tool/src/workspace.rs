@@ -68,6 +68,25 @@ impl Workspace {
         self.root().join("dist")
     }
 
+    /// Where cargo builds.
+    pub(crate) fn target(&self) -> &Path {
+        self.metadata.target_directory.as_std_path()
+    }
+
+    /// The libraries for others to use, and where they are.
+    pub(crate) fn libraries(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let packages = self.metadata.packages.iter();
+        packages
+            .filter(|package| package.name.starts_with("fata") && package.name.as_str() != "fata-ci")
+            .filter(|package| {
+                package
+                    .targets
+                    .iter()
+                    .any(|target| target.is_lib() || target.is_proc_macro())
+            })
+            .filter_map(|package| Some((package.name.as_str(), package.manifest_path.parent()?.as_std_path())))
+    }
+
     /// The application `name`. An application is a package with `[package.metadata.fata]`.
     pub(crate) fn application(&self, name: &str) -> Result<Application, Error> {
         let metadata = self

@@ -26,6 +26,10 @@ pub(super) const TESTS: &[Test] = &[
     ("boot::all_of_the_memory_is_used", all_of_the_memory_is_used),
     ("boot::the_console_takes_input", the_console_takes_input),
     (
+        "boot::xsa_466_no_image_has_a_hypercall_page",
+        xsa_466_no_image_has_a_hypercall_page,
+    ),
+    (
         "boot::a_flooded_console_loses_but_never_stops",
         a_flooded_console_loses_but_never_stops,
     ),
@@ -41,6 +45,25 @@ fn hello_runs_in_2_mib(bench: &Bench<'_>) -> Result<(), Failure> {
     let console = hello.ends_with(0)?;
     for text in ["tiny", "one", "two three"] {
         ensure!(console.contains(text), "`{text}` is missing:\n{console}");
+    }
+    Ok(())
+}
+
+/// Rule 84: Xen fills in a hypercall page where a note asks for one, and only there. No image does; each has the note of
+/// the PVH entry.
+fn xsa_466_no_image_has_a_hypercall_page(bench: &Bench<'_>) -> Result<(), Failure> {
+    const HYPERCALL_PAGE: u8 = 2;
+    const PHYS32_ENTRY: u8 = 18;
+    for name in ["hello", "http", "echo", "probe"] {
+        let image = bench.read(name)?;
+        // Length of the name, length of what is described, type, name.
+        let notes: Vec<u8> = image
+            .windows(16)
+            .filter(|note| note.starts_with(&[4, 0, 0, 0]) && note.ends_with(b"\0\0\0Xen\0"))
+            .map(|note| note[8])
+            .collect();
+        ensure!(notes.contains(&PHYS32_ENTRY), "{name} has no PVH entry: {notes:?}");
+        ensure!(!notes.contains(&HYPERCALL_PAGE), "{name} has a hypercall page");
     }
     Ok(())
 }

@@ -51,6 +51,8 @@ pub(super) fn lint(workspace: &Workspace) -> Result<Counts, Error> {
         command.args(arguments).env("RUSTDOCFLAGS", "-Dwarnings");
         counts += Counts::one(check(title, command, CARGO)?.0);
     }
+    let consumer = super::consumer::rule_89_every_library_has_a_consumer(workspace)?;
+    counts += Counts::one(check("a consumer of every library", consumer, CARGO)?.0);
     Ok(counts)
 }
 
