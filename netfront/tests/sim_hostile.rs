@@ -352,6 +352,18 @@ fn xsa_391_an_event_storm_costs_bounded_work() {
     sim.run_until(|| backend.tx.ready().unwrap() == 1, SECOND / 50);
 }
 
+/// Rule 55, the other side: a backend whose events are for something is heard at once, however many there are.
+#[test]
+fn xsa_391_an_honest_backend_is_never_kept_waiting() {
+    let (sim, guest, _device, mut backend) = connected(19);
+    guest.mode.set(Mode::Keep);
+    for count in 1..=200 {
+        backend.deliver(&frame(60, count as u8));
+        assert!(backend.publish());
+        sim.run_until(|| guest.seen.borrow().len() == count, SECOND / 1000);
+    }
+}
+
 /// A backend that takes frames and does not answer: no room, no spinning; frames go on when it answers.
 #[test]
 fn a_stalled_backend_is_waited_for_without_spinning() {
