@@ -319,3 +319,6 @@ impl Sockets {
         self.waiting = waiting;
     }
 }
+
+#[cfg(test)]
+mod tests;
