@@ -117,7 +117,7 @@ async fn ask(store: &Client, what: u8) -> core::result::Result<(), Error> {
         8 => store.remove("data/a").await,
         9 => store.read_flag("feature-sg").await.map(drop),
         10 => {
-            let mut watch = store.watch("data").await?;
+            let mut watch = store.watch("data")?;
             loop {
                 watch.changed().await?;
             }
