@@ -1,6 +1,7 @@
 //! Figures beside Linux's, as a table.
 
 mod boot;
+mod micro;
 mod net;
 
 use fata_ci::{Cache, Options};
@@ -12,10 +13,16 @@ use crate::{progress, setup, test};
 
 /// Builds, measures and prints.
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<(), Error> {
+    let wanted = |part| args.part.is_none_or(|only| only == part);
+    if wanted(BenchPart::Micro) {
+        micro::run(workspace, args)?;
+    }
+    if args.part == Some(BenchPart::Micro) {
+        return Ok(());
+    }
     setup::bare_metal_target(workspace)?;
     let images = test::images(workspace)?;
     let options = Options::new(Cache::locate()?).reporter(progress::reporter());
-    let wanted = |part| args.part.is_none_or(|only| only == part);
     if wanted(BenchPart::Boot) {
         boot::run(&options, &images, args.rounds)?;
     }

@@ -64,6 +64,8 @@ pub(crate) enum BenchClock {
 /// A part of the measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BenchPart {
+    /// The innermost operations beside the same in C: instructions and time.
+    Micro,
     /// Image sizes, smallest memory, and the time to the first answer.
     Boot,
     /// Throughput, latency, rates and what they cost.

@@ -37,6 +37,10 @@ pub(super) fn lint(workspace: &Workspace) -> Result<Counts, Error> {
     for (title, arguments) in [
         ("format", owned(&["fmt", "--all", "--check"])),
         (
+            "format, micro-benchmarks",
+            owned(&["fmt", "--manifest-path", "bench/Cargo.toml", "--check"]),
+        ),
+        (
             "format, fuzz targets",
             owned(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]),
         ),

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// The innermost operations of a paravirtual guest in C, written from Xen's public headers (io/ring.h, io/netif.h,
+// io/xs_wire.h, grant_table.h, xen.h). Each function does one operation n times. They check what a peer says, as the
+// Rust side does.
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#define PAGE 4096u
+#define KEEP(x) __asm__ volatile("" : : "r"(x) : "memory")
+
+// io/ring.h: four indices, then the slots.
+
+struct sring {
+    uint32_t req_prod, req_event, rsp_prod, rsp_event;
+    uint8_t pad[48];
+    uint8_t slots[PAGE - 64];
+};
+
+struct end {
+    struct sring *ring;
+    uint32_t slots, size;
+    uint32_t prod, published, cons, seen;
+};
+
+static void end_init(struct end *end, struct sring *ring, uint32_t size)
+{
+    uint32_t slots = (PAGE - 64) / size;
+    while (slots & (slots - 1))
+        slots &= slots - 1;
+    *end = (struct end){ .ring = ring, .slots = slots, .size = size };
+}
+
+static inline void put(struct end *end, const void *value, uint32_t len)
+{
+    memcpy(end->ring->slots + (end->prod & (end->slots - 1)) * end->size, value, len);
+    end->prod++;
+}
+
+static inline bool publish(struct end *end, uint32_t *prod, uint32_t *event)
+{
+    uint32_t old = end->published, new = end->prod;
+    if (old == new)
+        return false;
+    end->published = new;
+    __atomic_store_n(prod, new, __ATOMIC_RELEASE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return new - __atomic_load_n(event, __ATOMIC_RELAXED) < new - old;
+}
+
+static inline bool take(struct end *end, uint32_t *prod, uint32_t limit, void *value, uint32_t len)
+{
+    if (end->seen == end->cons) {
+        uint32_t claimed = __atomic_load_n(prod, __ATOMIC_ACQUIRE);
+        if (claimed - end->cons > limit)
+            return false;
+        end->seen = claimed;
+        if (claimed == end->cons)
+            return false;
+    }
+    memcpy(value, end->ring->slots + (end->cons & (end->slots - 1)) * end->size, len);
+    end->cons++;
+    return true;
+}
+
+static struct sring page __attribute__((aligned(4096)));
+
+static void page_init(struct end *front, struct end *back, uint32_t size)
+{
+    memset(&page, 0, sizeof(page));
+    page.req_event = page.rsp_event = 1;
+    end_init(front, &page, size);
+    end_init(back, &page, size);
+}
+
+// A request there, a response back, a look at each publication whether the other end sleeps.
+void c_ring(uint64_t n)
+{
+    struct end front, back;
+    page_init(&front, &back, 8);
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t value = i;
+        if (front.prod - front.cons < front.slots)
+            put(&front, &value, 8);
+        KEEP(publish(&front, &page.req_prod, &page.req_event));
+        take(&back, &page.req_prod, back.slots - (back.cons - back.prod), &value, 8);
+        put(&back, &value, 8);
+        KEEP(publish(&back, &page.rsp_prod, &page.rsp_event));
+        take(&front, &page.rsp_prod, front.published - front.cons, &value, 8);
+        KEEP(value);
+    }
+}
+
+// grant_table.h, version 1: access ends by compare-and-swap, and is permitted again by a store.
+struct grant_entry {
+    uint16_t flags, domid;
+    uint32_t frame;
+};
+
+void c_grant(uint64_t n)
+{
+    static struct grant_entry table[512];
+    struct grant_entry *entry = &table[8];
+    entry->flags = 1;
+    for (uint64_t i = 0; i < n; i++) {
+        KEEP(entry);
+        uint16_t flags = __atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE);
+        for (;;) {
+            if (flags & (8 | 16))
+                return;
+            if (__atomic_compare_exchange_n(&entry->flags, &flags, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+                break;
+        }
+        KEEP(entry);
+        __atomic_store_n(&entry->flags, 1, __ATOMIC_RELEASE);
+    }
+}
+
+// xen.h: pending bits, one word for 64 ports. One port of `ports` has fired.
+void c_scan(uint64_t n, uint32_t ports)
+{
+    static uint64_t pending[64], awaited[64], count[4096];
+    uint32_t words = ports / 64 + 1;
+    memset(awaited, 0, sizeof(awaited));
+    for (uint32_t port = 1; port <= ports; port++)
+        awaited[port / 64] |= 1ull << port % 64;
+    for (uint64_t i = 0; i < n; i++) {
+        uint32_t fired = i % ports + 1;
+        __atomic_fetch_or(&pending[fired / 64], 1ull << fired % 64, __ATOMIC_SEQ_CST);
+        for (uint32_t word = 0; word < words; word++) {
+            uint64_t bits = __atomic_load_n(&pending[word], __ATOMIC_RELAXED) & awaited[word];
+            if (!bits)
+                continue;
+            bits &= __atomic_fetch_and(&pending[word], ~bits, __ATOMIC_SEQ_CST);
+            while (bits) {
+                uint32_t port = word * 64 + (uint32_t)__builtin_ctzll(bits);
+                bits &= bits - 1;
+                awaited[word] &= ~(1ull << port % 64);
+                count[port]++;
+            }
+        }
+        awaited[fired / 64] |= 1ull << fired % 64;
+        KEEP(count);
+    }
+}
+
+// io/xs_wire.h: a WRITE request is built, the answer to a READ is taken apart.
+struct xsd_sockmsg {
+    uint32_t type, req_id, tx_id, len;
+};
+
+static bool path_ok(const char *path, size_t len)
+{
+    if (!len || len > 2048 || path[len - 1] == '/')
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        char c = path[i];
+        bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '/' ||
+                  c == '_' || c == '@';
+        if (!ok || (c == '/' && i && path[i - 1] == '/'))
+            return false;
+    }
+    return true;
+}
+
+void c_store(uint64_t n)
+{
+    static uint8_t out[sizeof(struct xsd_sockmsg) + 4096];
+    const char *path = "device/vif/0/state";
+    const uint8_t answer[] = { 2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, '4' };
+    for (uint64_t i = 0; i < n; i++) {
+        KEEP(path);
+        size_t len = strlen(path);
+        if (!path_ok(path, len))
+            return;
+        struct xsd_sockmsg header = { 11, (uint32_t)i, 0, (uint32_t)len + 2 };
+        memcpy(out, &header, sizeof(header));
+        memcpy(out + sizeof(header), path, len + 1);
+        out[sizeof(header) + len + 1] = '4';
+        KEEP(out);
+
+        KEEP(answer);
+        memcpy(&header, answer, sizeof(header));
+        if (header.len > 4096 || header.len > sizeof(answer) - sizeof(header) || header.type != 2)
+            return;
+        KEEP(answer + sizeof(header));
+    }
+}
+
+// xen.h: vcpu_time_info.
+struct vcpu_time_info {
+    uint32_t version, pad0;
+    uint64_t tsc_timestamp, system_time;
+    uint32_t tsc_to_system_mul;
+    int8_t tsc_shift;
+    uint8_t flags, pad1[2];
+};
+
+void c_clock(uint64_t n)
+{
+    static struct vcpu_time_info info = { .tsc_to_system_mul = 1u << 31, .tsc_shift = 1 };
+    uint64_t latest = 0;
+    for (uint64_t tsc = 0; tsc < n; tsc++) {
+        uint32_t version;
+        uint64_t now;
+        KEEP(&info);
+        do {
+            version = __atomic_load_n(&info.version, __ATOMIC_ACQUIRE);
+            uint64_t ticks = tsc > info.tsc_timestamp ? tsc - info.tsc_timestamp : 0;
+            ticks = info.tsc_shift < 0 ? ticks >> -info.tsc_shift : ticks << info.tsc_shift;
+            now = info.system_time + (uint64_t)(((unsigned __int128)ticks * info.tsc_to_system_mul) >> 32);
+            __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        } while (version & 1 || version != __atomic_load_n(&info.version, __ATOMIC_RELAXED));
+        latest = now > latest ? now : latest;
+        KEEP(latest);
+    }
+}
+
+// io/netif.h: a packet of `len` bytes becomes requests, one for each page that it touches; then it is acknowledged.
+struct netif_tx_request {
+    uint32_t gref;
+    uint16_t offset, flags, id, size;
+};
+
+struct netif_tx_response {
+    uint16_t id;
+    int16_t status;
+};
+
+void c_tx(uint64_t n, uint64_t start, uint64_t len)
+{
+    struct end front, back;
+    page_init(&front, &back, sizeof(struct netif_tx_request));
+    for (uint64_t i = 0; i < n; i++) {
+        KEEP(&start);
+        for (uint64_t done = 0; done < len && front.prod - front.cons < front.slots;) {
+            uint64_t at = start + done, part = PAGE - at % PAGE;
+            if (part > len - done)
+                part = len - done;
+            uint64_t size = done ? part : len;
+            done += part;
+            struct netif_tx_request request = {
+                .gref = (uint32_t)(at / PAGE),
+                .offset = (uint16_t)(at % PAGE),
+                .flags = done < len ? 4 : 0,
+                .id = (uint16_t)(front.prod & (front.slots - 1)),
+                .size = (uint16_t)size,
+            };
+            put(&front, &request, sizeof(request));
+        }
+        KEEP(publish(&front, &page.req_prod, &page.req_event));
+        struct netif_tx_request request;
+        while (take(&back, &page.req_prod, back.slots - (back.cons - back.prod), &request, sizeof(request))) {
+            struct netif_tx_response response = { request.id, 0 };
+            put(&back, &response, sizeof(response));
+        }
+        KEEP(publish(&back, &page.rsp_prod, &page.rsp_event));
+        struct netif_tx_response response;
+        while (take(&front, &page.rsp_prod, front.published - front.cons, &response, sizeof(response)))
+            KEEP(response.status);
+    }
+}
