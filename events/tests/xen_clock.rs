@@ -81,11 +81,12 @@ fn it_waits_while_xen_writes() {
         let time = &hv.shared_info().vcpu_info[0].time;
         reads += 1;
         match reads {
-            1 => {
+            1 => {} // it takes its time
+            2 => {
                 time.system_time.store(1_000_000_000_010, Relaxed);
                 time.version.store(8, Relaxed);
             }
-            2 => {
+            3 => {
                 // Xen writes again, all of it within this read.
                 time.system_time.store(1_000_000_000_020, Relaxed);
                 time.version.store(10, Relaxed);

@@ -230,6 +230,20 @@ fn rule_55_a_storm_on_an_idle_port_is_silent() {
     assert_eq!(noisy.count(), 1, "and it is not lost either");
 }
 
+/// Rule 55: the same beside a port that is listened to: only that one's event is taken.
+#[test]
+fn rule_55_an_idle_neighbour_keeps_its_event() {
+    let hv = Fake::new();
+    let ports = Ports::new(hv.clone());
+    let (idle, busy) = (ports.alloc(DomId::DOM0).unwrap(), ports.alloc(DomId::DOM0).unwrap());
+    assert!(poll_once(busy.after(0)).is_pending());
+    hv.signal(idle.port());
+    hv.signal(busy.port());
+    assert!(ports.dispatch());
+    assert_eq!((hv.is_pending(idle.port()), hv.is_pending(busy.port())), (true, false));
+    assert_eq!((idle.count(), busy.count()), (1, 1), "each counted once");
+}
+
 /// Rule 55: 10^6 events for a task that listens cost one poll of it per turn, and the others get their turns.
 #[test]
 fn xsa_332_a_storm_gets_one_turn_per_turn() {
