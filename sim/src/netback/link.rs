@@ -171,7 +171,11 @@ impl Link {
         let Some(pending) = self.pending.pop_front() else {
             return false;
         };
-        let packet = pending.packet();
+        let mut packet = pending.packet();
+        if self.lenient {
+            // A frame whose buffer was answered too early may be two in one; whoever gets it shall not accuse the guest.
+            packet.complete();
+        }
         stats.tx_packets += 1;
         stats.tx_bytes += packet.bytes.len() as u64;
         self.sent.push(pending);
