@@ -68,11 +68,6 @@ impl Workspace {
         self.root().join("dist")
     }
 
-    /// Where cargo builds.
-    pub(crate) fn target(&self) -> &Path {
-        self.metadata.target_directory.as_std_path()
-    }
-
     /// The libraries for others to use, and where they are.
     pub(crate) fn libraries(&self) -> impl Iterator<Item = (&str, &Path)> {
         let packages = self.metadata.packages.iter();

@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 /// Writes the package, and gives the command that compiles it: what only works because the workspace's other members
 /// ask for a feature does not work there (rule 89).
 pub(super) fn rule_89_every_library_has_a_consumer(workspace: &Workspace) -> Result<Command, Error> {
-    let folder = workspace.target().join("consumer");
+    let folder = workspace.target_dir().join("consumer");
     let mut manifest =
         String::from("[package]\nname = \"consumer\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n");
     let mut source = String::new();
@@ -33,7 +33,7 @@ pub(super) fn rule_89_every_library_has_a_consumer(workspace: &Workspace) -> Res
     let mut command = Command::new(cargo::program());
     command
         .args(["check", "--quiet", "--offline", "--target-dir"])
-        .arg(workspace.target())
+        .arg(workspace.target_dir())
         .current_dir(&folder);
     Ok(command)
 }
