@@ -97,14 +97,18 @@ async fn pages(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// The interrupts of the network interface so far, which are the events that its backend has sent.
+/// The interrupts of the network interface so far, which are the events that its backend has sent; nothing if there is no
+/// such line. netfront names them after the interface and its queue.
 fn statistics() -> String {
     let interrupts = fs::read_to_string("/proc/interrupts").unwrap_or_default();
-    let events: u64 = interrupts
+    let events = interrupts
         .lines()
-        .filter(|line| line.contains("eth0"))
+        .filter(|line| line.contains("-q0"))
         .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum();
+        .reduce(|a, b| a + b);
+    let Some(events) = events else {
+        return "{}\n".into();
+    };
     format!("{{\"events\":{{\"received\":{events}}}}}\n")
 }
 
