@@ -17,15 +17,21 @@ use crate::run_folder::RunFolder;
 /// The processor, all that QEMU 7.2 emulates but for what it emulates wrongly under Xen:
 /// - with SMAP a PV dom0 dies at once (a page fault in Xen's create_bounce_frame);
 /// - with RDTSCP PVH guests die ("SVM Insn len emulation failed"), for QEMU reports it as RDTSC;
-/// - with XSAVE (and what needs it: AVX, PKU) now and then a program in dom0 crashes or hangs beside a running guest.
-const CPU: &str = "max,-smap,-smep,-rdtscp,-xsave,-avx,-avx2,-pku,-la57,+svm,+npt";
+/// - with XSAVE (and what needs it: AVX, PKU) now and then a program in dom0 crashes or hangs beside a running guest;
+///
+/// and for ERMS: it promises fast string instructions, so software moves bytes one by one, each of which is an emulated
+/// instruction, and counts as one.
+const CPU: &str = "max,-smap,-smep,-rdtscp,-xsave,-avx,-avx2,-pku,-la57,-erms,-fsrm,+svm,+npt";
 
-/// How Linux is started as dom0. No commas: QEMU splits its `-initrd` at them.
-const LINUX_ARGUMENTS: &str = "console=hvc0 rdinit=/init panic=1 quiet";
+/// How Linux is started as dom0. No commas: QEMU splits its `-initrd` at them. The second half switches off hardening
+/// and accounting that Debian has on by default: they would cost every guest's start emulated time, and guard nothing.
+const LINUX_ARGUMENTS: &str = "console=hvc0 rdinit=/init panic=1 quiet mitigations=off init_on_alloc=0 \
+                               hardened_usercopy=off audit=0 apparmor=0 psi=0 cgroup_disable=memory";
 
-/// How Xen is started. Scrubbing free memory at boot would only cost emulated time.
+/// How Xen is started. Scrubbing free memory at boot, and filling the return stack buffer of a processor that has none,
+/// would only cost emulated time.
 const XEN_ARGUMENTS: &str =
-    "console=com1 com1=115200,8n1 dom0_mem=1G,max:1G dom0_max_vcpus=1 guest_loglvl=all bootscrub=0";
+    "console=com1 com1=115200,8n1 dom0_mem=1G,max:1G dom0_max_vcpus=1 guest_loglvl=all bootscrub=0 spec-ctrl=no";
 
 /// Names in the run folder, which is QEMU's current folder, so that arguments do not depend on where the cache lies and
 /// contain no character that QEMU's option parser would take for its own.

@@ -8,20 +8,21 @@ use std::time::{Duration, Instant};
 use crate::Options;
 use crate::http::get;
 
-/// A SYN that nobody answers is given up after this time and followed by a new one: TCP itself would wait a second.
-const PATIENCE: Duration = Duration::from_millis(2);
+/// How long one attempt to connect may take. Until the server's Ethernet address is known the kernel keeps its SYN; so
+/// one attempt waits for the guest without a use of the processor, and goes on with the guest's first word.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Between attempts, when the guest is there and its server is not.
+const PAUSE: Duration = Duration::from_micros(200);
 /// After which nothing is expected any more.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Starts the command, asks until there is an answer, and prints both times in microseconds.
 pub(crate) fn run(address: SocketAddr, options: &Options) -> ExitCode {
+    let mut words = options.run.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).stdout(Stdio::null());
     let began = Instant::now();
-    let child = Command::new("/bin/sh")
-        .arg("-c")
-        .arg(&options.run)
-        .stdout(Stdio::null())
-        .spawn();
-    let mut child = match child {
+    let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
             eprintln!("fata-peer: {}: {error}", options.run);
@@ -40,8 +41,7 @@ pub(crate) fn run(address: SocketAddr, options: &Options) -> ExitCode {
         });
         match answered {
             Ok(_) => break began.elapsed(),
-            // A network that is not there yet refuses at once.
-            Err(_) => thread::sleep(PATIENCE / 2),
+            Err(_) => thread::sleep(PAUSE),
         }
     };
     match waiter.join() {

@@ -25,6 +25,8 @@
 //! With `--domain ID` the line says what it cost that domain, see `meter.rs`; with `--open N` there are N idle connections
 //! to the same address meanwhile; with `--storm PORT` a thread signals that event channel of the domain in a loop.
 //!
+//! Installed as `vif-bridge` it is libxl's script for network backends.
+//!
 //! It prints one line of JSON. Exit status 0 means that nothing failed.
 //!
 //! `fata-peer serve` is the other side: the services of `ci/guests/services` on Linux.
@@ -38,6 +40,7 @@ mod ping;
 mod serve;
 mod storm;
 mod streams;
+mod vif;
 mod work;
 
 use std::io;
@@ -70,6 +73,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args();
+    if arguments.next().is_some_and(|name| name.ends_with(vif::NAME)) {
+        return vif::run(arguments.next().as_deref());
+    }
     let options = match parse() {
         Ok(options) => options,
         Err(error) => {
