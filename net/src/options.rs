@@ -54,20 +54,21 @@ impl Default for ListenOptions {
 /// Settings of a UDP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpOptions {
-    /// Bytes for received datagrams; when they are full, further ones are dropped. The default is 16 KiB.
+    /// Bytes for received datagrams; when they are full, further ones are dropped. The default is 64 KiB: a burst
+    /// of 40 full frames.
     pub rx_buffer: usize,
     /// Bytes for datagrams to send. The default is 16 KiB.
     pub tx_buffer: usize,
-    /// How many datagrams the buffers hold at most, each. The default is 32.
+    /// How many datagrams the buffers hold at most, each. The default is 64.
     pub datagrams: usize,
 }
 
 impl Default for UdpOptions {
     fn default() -> Self {
         Self {
-            rx_buffer: 16 << 10,
+            rx_buffer: 64 << 10,
             tx_buffer: 16 << 10,
-            datagrams: 32,
+            datagrams: 64,
         }
     }
 }
