@@ -6,13 +6,15 @@ use std::time::Duration;
 use fata::stats::Memory;
 use fata::xen::{Facts, start};
 use fata_sim::wire::{Host, HostConfig};
-use fata_sim::{Domain, ShutdownRequest, Sim, VifConfig};
+use fata_sim::{Consoled, Domain, ShutdownRequest, Sim, VifConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn boot(sim: &Sim) -> (Host, Domain) {
     let client = Host::start(sim, &sim.bridge("xenbr0"), HostConfig::default());
     let domain = sim.domain("echo");
+    // Without one the last words wait for their limit, and nobody looks at the store meanwhile.
+    let _console = Consoled::start(sim, &domain).unwrap();
     let _vif = sim.add_vif(&domain, VifConfig::default());
     let memory = || Memory {
         total: 8 << 20,

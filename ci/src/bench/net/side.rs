@@ -84,7 +84,12 @@ impl<'a> Side<'a> {
         host.wait_for_log(name, ready, WAIT)?;
         let domain = host.domain(name)?.map_or(0, |domain| domain.id);
         // Once for nothing: Ethernet addresses are learnt, code is translated, the first connection's memory is there.
-        host.check(&format!("/tmp/peer http {address}:80 / --requests 20"), WAIT)?;
+        // Linux says that it is ready when its server has been started, which is not yet listening.
+        let warm = format!("/tmp/peer http {address}:80 / --requests 20");
+        host.check(
+            &format!("n=0; until {warm}; do n=$((n+1)); [ $n -lt 50 ] || exit 1; usleep 200000; done"),
+            WAIT,
+        )?;
         Ok(Self {
             host,
             name,
