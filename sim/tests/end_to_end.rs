@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::SeedableRng;
 use fata_events::Handle;
 use fata_events::xen::XenLoop;
 use fata_grant::Table;
@@ -19,8 +21,6 @@ use fata_sim::netback::{Behaviour, Checksums, Fill};
 use fata_sim::wire::{DhcpConfig, Host, HostConfig};
 use fata_sim::{Domain, Netback, Sim, VifConfig};
 use fata_xenstore::Store;
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::SeedableRng;
 
 const SECOND: Duration = Duration::from_secs(1);
 
