@@ -135,7 +135,7 @@ mod tests {
     use alloc::string::String;
     use alloc::vec::Vec;
     use core::cell::{Cell, RefCell};
-    use fata_net::{ChecksumOffload, TxChecksum};
+    use fata_net::{ChecksumOffload, SegmentationOffload, TxChecksum};
 
     /// An interface that gives back what it is sent, as long as it is up.
     #[derive(Default)]
@@ -150,6 +150,7 @@ mod tests {
                 mac: [2; 6],
                 mtu: 1500,
                 tx_checksum: ChecksumOffload::NONE,
+                tx_segmentation: SegmentationOffload::NONE,
             }
         }
         fn link_up(&self) -> bool {

@@ -83,7 +83,7 @@ pub trait Interface {
     /// Takes the next received frame and shows it to `f`. Without a frame, `f` is not called.
     fn read(&self, f: &mut dyn FnMut(&[u8]));
 
-    /// Whether there is room for one more frame to send.
+    /// Whether there is room for one more frame to send, of whatever length.
     fn has_room(&self) -> bool;
 
     /// Has `f` write a frame of `length` bytes, and queues it. Without room, `f` is not called.

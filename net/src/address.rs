@@ -189,7 +189,8 @@ impl State {
     fn change_device(&mut self, now: Instant, capabilities: Capabilities) -> Result<()> {
         let old = self.capabilities;
         let slaac = self.config.ipv6 == Ipv6Config::Slaac;
-        if (old.mac, old.mtu) != (capabilities.mac, capabilities.mtu) {
+        let for_smoltcp = |of: Capabilities| (of.mac, of.mtu, of.tx_segmentation);
+        if for_smoltcp(old) != for_smoltcp(capabilities) {
             let seed = self.random.next_u64();
             self.interface = new_interface(capabilities, slaac, seed, now)?;
             self.egress.fragmenting = false;

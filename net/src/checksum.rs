@@ -6,8 +6,9 @@
 //! left to the peer, because a datagram may leave in fragments, of which no peer can complete the sum.)
 
 use core::net::IpAddr;
+use core::num::NonZeroU16;
 
-use crate::device::{ChecksumOffload, RxChecksum, TxChecksum, TxMeta};
+use crate::device::{ChecksumOffload, RxChecksum, Segments, TxChecksum, TxMeta};
 use crate::frame::{self, Contents, Protocol, Transport};
 
 /// Where the checksum is in a TCP header.
@@ -96,15 +97,16 @@ pub(crate) fn header_is_right(header: &[u8]) -> bool {
 }
 
 /// Finishes a frame that smoltcp has written: fills in TCP's checksum, or the pseudo-header's sum where the peer
-/// completes it.
-pub(crate) fn complete(frame: &mut [u8], offload: ChecksumOffload) -> TxMeta {
+/// completes it. `segment`: the peer is to cut the frame into segments with so much payload.
+pub(crate) fn complete(frame: &mut [u8], offload: ChecksumOffload, segment: Option<NonZeroU16>) -> TxMeta {
     let Contents::Transport(transport) = frame::parse(frame) else {
         return TxMeta::new(TxChecksum::Complete);
     };
-    let blank = match transport.source {
-        IpAddr::V4(_) => offload.ipv4,
-        IpAddr::V6(_) => offload.ipv6,
+    let (blank, version): (_, fn(_) -> _) = match transport.source {
+        IpAddr::V4(_) => (offload.ipv4, Segments::Ipv4),
+        IpAddr::V6(_) => (offload.ipv6, Segments::Ipv6),
     };
+    let segments = segment.map(version);
     let Some(segment) = frame.get_mut(transport.start..transport.end) else {
         return TxMeta::new(TxChecksum::Complete);
     };
@@ -126,7 +128,7 @@ pub(crate) fn complete(frame: &mut [u8], offload: ChecksumOffload) -> TxMeta {
         (!add(pseudo, sum(segment)), TxChecksum::Complete)
     };
     put(segment, field, value);
-    TxMeta::new(checksum)
+    TxMeta { checksum, segments }
 }
 
 fn put(segment: &mut [u8], field: core::ops::Range<usize>, value: u16) {

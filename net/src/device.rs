@@ -8,6 +8,7 @@
 //! tell it: one frame comes from a wire and was checked by the card ([`RxChecksum::Validated`]), the next comes from
 //! another guest on the same host and has no checksum at all ([`RxChecksum::Blank`]).
 
+use core::num::NonZeroU16;
 use core::task::{Context, Poll};
 
 /// A network device: Xen's netfront today, other ports' drivers later.
@@ -69,6 +70,9 @@ pub struct Capabilities {
     /// For which IP versions the device completes the checksum of a TCP segment that is sent
     /// [`TxChecksum::Blank`].
     pub tx_checksum: ChecksumOffload,
+    /// In which frames the device takes many TCP segments at once. Only for IP versions of which it completes
+    /// checksums.
+    pub tx_segmentation: SegmentationOffload,
 }
 
 /// For which IP versions a peer accepts TCP and UDP without a complete checksum.
@@ -88,6 +92,26 @@ impl ChecksumOffload {
     };
     /// Offload for both IP versions.
     pub const ALL: Self = Self { ipv4: true, ipv6: true };
+}
+
+/// For which IP versions a peer cuts a long TCP segment into as many as the wire needs, and how long it may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentationOffload {
+    /// Over IPv4.
+    pub ipv4: bool,
+    /// Over IPv6.
+    pub ipv6: bool,
+    /// The longest such frame in bytes, Ethernet header included; more than the MTU and a header.
+    pub longest: u16,
+}
+
+impl SegmentationOffload {
+    /// No offload: no frame is longer than the MTU and a header.
+    pub const NONE: Self = Self {
+        ipv4: false,
+        ipv6: false,
+        longest: 0,
+    };
 }
 
 /// What the peer says about the TCP or UDP checksum of a received frame.
@@ -126,20 +150,35 @@ pub enum TxChecksum {
     Blank,
 }
 
+/// What a frame is made of that is many TCP segments in one. The number is the payload of each in bytes, except of the
+/// last one, which may have less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segments {
+    /// TCP over IPv4.
+    Ipv4(NonZeroU16),
+    /// TCP over IPv6.
+    Ipv6(NonZeroU16),
+}
+
 /// What goes beside the bytes of a frame to send.
 ///
-/// `#[non_exhaustive]`: segmentation offload will add its fields. Build it with [`TxMeta::new`].
+/// `#[non_exhaustive]`: offloads to come will add their fields. Build it with [`TxMeta::new`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TxMeta {
     /// Whether the checksum is complete.
     pub checksum: TxChecksum,
+    /// Set if the peer is to cut the frame. Its checksum is blank then, over all of it.
+    pub segments: Option<Segments>,
 }
 
 impl TxMeta {
-    /// A frame with this kind of checksum.
+    /// A frame with this kind of checksum, which is one segment or no TCP.
     pub const fn new(checksum: TxChecksum) -> Self {
-        Self { checksum }
+        Self {
+            checksum,
+            segments: None,
+        }
     }
 }
 
@@ -147,7 +186,8 @@ impl TxMeta {
 pub trait TxFrame {
     /// Has `f` write a frame of exactly `len` bytes (Ethernet header included) and queues it.
     ///
-    /// `len` is at most the device's MTU plus the 14 bytes of the header. The memory that `f` gets may hold earlier
+    /// `len` is at most the device's MTU plus the 14 bytes of the header, or, for many segments in one,
+    /// [`SegmentationOffload::longest`]. The memory that `f` gets may hold earlier
     /// content of the guest's own; `f` writes all of it.
     fn consume<R>(self, len: usize, f: impl FnOnce(&mut [u8]) -> (R, TxMeta)) -> R;
 }

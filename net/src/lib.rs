@@ -74,7 +74,10 @@ mod time_wait;
 mod udp;
 
 pub use config::{Cidr, Config, Ipv4Config, Ipv6Config, Limits, Status};
-pub use device::{Capabilities, ChecksumOffload, Device, RxChecksum, RxFrame, TxChecksum, TxFrame, TxMeta};
+pub use device::{
+    Capabilities, ChecksumOffload, Device, RxChecksum, RxFrame, SegmentationOffload, Segments, TxChecksum, TxFrame,
+    TxMeta,
+};
 pub use error::{Error, Result};
 pub use halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 pub use listener::TcpListener;

@@ -14,7 +14,9 @@ use core::task::{Context, Poll};
 use fata_events::Signal;
 use rand_core::{TryCryptoRng, TryRng};
 
-use crate::device::{Capabilities, ChecksumOffload, Device, RxChecksum, RxFrame, TxChecksum, TxFrame, TxMeta};
+use crate::device::{
+    Capabilities, ChecksumOffload, Device, RxChecksum, RxFrame, SegmentationOffload, TxChecksum, TxFrame, TxMeta,
+};
 
 /// Frames that one direction holds.
 const RING: usize = 256;
@@ -99,6 +101,7 @@ pub fn pair() -> (PairDevice, PairDevice) {
             mac: [2, 0, 0, 0, 0, last],
             mtu: 1500,
             tx_checksum: ChecksumOffload::NONE,
+            tx_segmentation: SegmentationOffload::NONE,
         })),
         up: Rc::new(Cell::new(true)),
         signal: signal.clone(),

@@ -4,12 +4,13 @@
 //! answer. Only when it wants to send by itself, it gets the device.
 
 use alloc::vec;
+use core::num::{NonZeroU16, NonZeroUsize};
 
-use smoltcp::phy::{self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium};
+use smoltcp::phy::{self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium, PacketMeta};
 use smoltcp::time::Instant;
 
 use crate::checksum;
-use crate::device::{Capabilities, ChecksumOffload, Device, TxFrame, TxMeta};
+use crate::device::{Capabilities, ChecksumOffload, Device, SegmentationOffload, TxFrame, TxMeta};
 use crate::frame::{self, ETHERNET_HEADER};
 
 /// What is known about the sending side between two frames.
@@ -30,14 +31,14 @@ pub(crate) struct Egress {
 }
 
 impl Egress {
-    /// Called with every frame before it leaves.
-    fn finish(&mut self, frame: &mut [u8]) -> TxMeta {
+    /// Called with every frame before it leaves. `segment`: the payload of each of the segments that it is to be cut into.
+    fn finish(&mut self, frame: &mut [u8], segment: Option<NonZeroU16>) -> TxMeta {
         self.frames += 1;
         self.bytes += frame.len() as u64;
         if let Some(more) = frame::more_fragments(frame) {
             self.fragmenting = more;
         }
-        checksum::complete(frame, self.offload)
+        checksum::complete(frame, self.offload, segment)
     }
 }
 
@@ -101,6 +102,10 @@ fn device_capabilities(capabilities: &Capabilities) -> DeviceCapabilities {
     device.medium = Medium::Ethernet;
     device.max_transmission_unit = usize::from(capabilities.mtu) + ETHERNET_HEADER;
     device.checksum = checksum;
+    let SegmentationOffload { ipv4, ipv6, longest } = capabilities.tx_segmentation;
+    let longest = NonZeroUsize::new(longest.into());
+    device.segmentation.tcpv4 = longest.filter(|_| ipv4);
+    device.segmentation.tcpv6 = longest.filter(|_| ipv6);
     device
 }
 
@@ -115,6 +120,7 @@ impl phy::RxToken for RxToken<'_> {
 pub(crate) struct TxToken<'b, 'x, D: Device> {
     room: Reserved<'b, 'x, D>,
     egress: &'b mut Egress,
+    segment: Option<NonZeroU16>,
 }
 
 enum Reserved<'b, 'x, D: Device + 'b + 'x> {
@@ -125,14 +131,14 @@ enum Reserved<'b, 'x, D: Device + 'b + 'x> {
 
 impl<'b, 'x, D: Device + 'b + 'x> phy::TxToken for TxToken<'b, 'x, D> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let Self { room, egress } = self;
+        let Self { room, egress, segment } = self;
         let nowhere = matches!(room, Reserved::Nowhere);
         let write = |frame: &mut [u8]| {
             let result = f(frame);
             let meta = if nowhere {
                 TxMeta::default()
             } else {
-                egress.finish(frame)
+                egress.finish(frame, segment)
             };
             (result, meta)
         };
@@ -141,6 +147,10 @@ impl<'b, 'x, D: Device + 'b + 'x> phy::TxToken for TxToken<'b, 'x, D> {
             Reserved::Answer(tx) => tx.consume(len, write),
             Reserved::Nowhere => write(&mut vec![0; len]).0,
         }
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.segment = meta.segmentation_offload_size;
     }
 }
 
@@ -166,6 +176,7 @@ impl<'x, D: Device + 'x> phy::Device for Port<'_, 'x, D> {
             TxToken {
                 room,
                 egress: self.egress,
+                segment: None,
             },
         ))
     }
@@ -186,6 +197,7 @@ impl<'x, D: Device + 'x> phy::Device for Port<'_, 'x, D> {
         Some(TxToken {
             room: Reserved::Device(room),
             egress: self.egress,
+            segment: None,
         })
     }
 

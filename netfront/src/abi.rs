@@ -2,6 +2,8 @@
 //!
 //! Flags of the two directions are different types, because two of their bits are swapped.
 
+use core::num::NonZeroU16;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 /// Slots of both rings.
@@ -9,6 +11,9 @@ pub const RING_SLOTS: usize = 256;
 
 /// `NETIF_RSP_OKAY`
 pub const RSP_OKAY: i16 = 0;
+
+/// `NETIF_RSP_NULL`: the response to a slot that held an [`ExtraInfo`].
+pub const RSP_NULL: i16 = 1;
 
 /// Bytes of an Ethernet header. A packet cannot be shorter.
 pub const ETHERNET_HEADER: usize = 14;
@@ -89,6 +94,28 @@ pub struct TxResponse {
 }
 assert_layout!(TxResponse, 4, id @ 0, status @ 2);
 
+/// A slot of the transmit ring, as it goes to the backend: a request, or an extra of the request before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct TxSlot([u8; 12]);
+
+impl From<TxRequest> for TxSlot {
+    fn from(request: TxRequest) -> Self {
+        transmute!(request)
+    }
+}
+
+impl From<ExtraInfo> for TxSlot {
+    fn from(extra: ExtraInfo) -> Self {
+        let mut slot = Self::default();
+        let bytes: [u8; 8] = transmute!(extra);
+        if let Some(head) = slot.0.first_chunk_mut() {
+            *head = bytes;
+        }
+        slot
+    }
+}
+
 /// `netif_rx_request`: a page to receive into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -137,6 +164,50 @@ impl ExtraInfo {
     pub const TYPE_MAX: u8 = 6;
     /// `XEN_NETIF_EXTRA_FLAG_MORE`: another extra follows.
     pub const MORE: u8 = 1;
+
+    /// The last extra of a packet that is many segments in one.
+    #[must_use]
+    pub const fn gso(gso: Gso) -> Self {
+        let [low, high] = gso.size.get().to_le_bytes();
+        Self {
+            kind: Self::TYPE_GSO,
+            flags: 0,
+            // After the type a byte of padding, and features, of which there are none.
+            data: [low, high, gso.kind as u8, 0, 0, 0],
+        }
+    }
+
+    /// What an extra of [`TYPE_GSO`](Self::TYPE_GSO) says. `None` if there is no such type, or the size is 0.
+    #[must_use]
+    pub fn as_gso(self) -> Option<Gso> {
+        let [low, high, kind, ..] = self.data;
+        let kind = match kind {
+            1 => GsoType::TcpV4,
+            2 => GsoType::TcpV6,
+            _ => return None,
+        };
+        let size = NonZeroU16::new(u16::from_le_bytes([low, high]))?;
+        Some(Gso { kind, size })
+    }
+}
+
+/// `XEN_NETIF_GSO_TYPE_*`: what the segments are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GsoType {
+    /// TCP over IPv4.
+    TcpV4 = 1,
+    /// TCP over IPv6.
+    TcpV6 = 2,
+}
+
+/// A packet that is many TCP segments in one: whoever needs them has to cut it (generic segmentation offload).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gso {
+    /// What the segments are.
+    pub kind: GsoType,
+    /// Bytes of payload in each, except in the last one, which may have fewer.
+    pub size: NonZeroU16,
 }
 
 /// A slot of the receive ring as it comes from the backend. What it is follows from the slots before it.

@@ -3,7 +3,7 @@
 //! Pure: [`assemble`] sees slots and the numbers of their buffers, and neither ring nor memory.
 
 use crate::Fault;
-use crate::abi::{ETHERNET_HEADER, ExtraInfo, MAX_PACKET, RxFlags, RxResponse, RxSlot};
+use crate::abi::{ETHERNET_HEADER, ExtraInfo, Gso, MAX_PACKET, RxFlags, RxResponse, RxSlot};
 use fata_hypercall::PAGE_SIZE;
 
 /// Slots with data in one packet: `XEN_NETIF_NR_SLOTS_MIN` (18), and one for the head.
@@ -30,6 +30,7 @@ pub struct Packet {
     count: usize,
     len: usize,
     flags: RxFlags,
+    gso: Option<Gso>,
 }
 
 impl Packet {
@@ -51,6 +52,12 @@ impl Packet {
     pub fn flags(&self) -> RxFlags {
         self.flags
     }
+
+    /// The segments of which it is made, if it is more than one.
+    #[must_use]
+    pub fn gso(&self) -> Option<Gso> {
+        self.gso
+    }
 }
 
 /// Why a packet was dropped, without its backend having done wrong.
@@ -64,8 +71,6 @@ pub enum Dropped {
     TooLong,
     /// Not even an Ethernet header.
     TooShort,
-    /// Many segments in one, which we have not asked for.
-    Segments,
 }
 
 /// What became of the next slots.
@@ -99,11 +104,12 @@ pub fn assemble(
         count: 0,
         len: 0,
         flags: response.flags,
+        gso: None,
     };
     let mut dropped = None;
 
-    if response.flags.contains(RxFlags::EXTRA_INFO) && extras(&mut take, &mut spare)?.segments {
-        dropped = Some(Dropped::Segments);
+    if response.flags.contains(RxFlags::EXTRA_INFO) {
+        packet.gso = extras(&mut take, &mut spare)?;
     }
     loop {
         match add(&mut packet, buffer, response)? {
@@ -132,17 +138,13 @@ pub fn assemble(
     })
 }
 
-/// What the extras said.
-struct Extras {
-    segments: bool,
-}
-
-/// Takes the extras of a packet. Each type comes once, so there are few.
+/// Takes the extras of a packet, and gives what they say of segments. Each type comes once, so there are few.
 fn extras(
     take: &mut impl FnMut() -> Result<Option<(Buffer, RxSlot)>, Fault>,
     spare: &mut impl FnMut(Buffer),
-) -> Result<Extras, Fault> {
+) -> Result<Option<Gso>, Fault> {
     let mut seen = 0_u8;
+    let mut gso = None;
     loop {
         let (buffer, slot) = take()?.ok_or(Fault::RxTruncated)?;
         spare(buffer);
@@ -155,10 +157,11 @@ fn extras(
             return Err(Fault::RxExtraTwice(extra.kind));
         }
         seen |= bit;
+        if extra.kind == ExtraInfo::TYPE_GSO {
+            gso = Some(extra.as_gso().ok_or(Fault::RxGso)?);
+        }
         if extra.flags & ExtraInfo::MORE == 0 {
-            return Ok(Extras {
-                segments: seen & 1 << ExtraInfo::TYPE_GSO != 0,
-            });
+            return Ok(gso);
         }
     }
 }

@@ -7,11 +7,11 @@ use fata_xenstore::xenbus::{Frontend, State};
 use crate::{Error, Identity, features};
 
 /// Reads what the toolstack and the backend say about the interface. The backend has said all when it is InitWait.
-pub(crate) async fn identify(frontend: &Frontend) -> Result<Identity, Error> {
+pub(crate) async fn identify(frontend: &Frontend, longest: u16) -> Result<Identity, Error> {
     let ours = features::OURS.iter().map(|key| frontend.key(key));
     let theirs = features::THEIRS.iter().map(|key| frontend.backend_key(key));
     let paths: Vec<_> = ours.chain(theirs).collect();
-    features::identity(&frontend.read_all(&paths).await?)
+    features::identity(&frontend.read_all(&paths).await?, longest)
 }
 
 /// Why a backend that was waited for has not come.

@@ -110,11 +110,13 @@ pub enum Fault {
     RxExtra(u8),
     /// Two extras of one type in a packet.
     RxExtraTwice(u8),
+    /// Segments of no size, or of no known type.
+    RxGso,
     /// A page was received into and is still mapped.
     RxBusy,
     /// A response to a request that was not made, or had its response.
     TxId(u16),
-    /// A response with a status that there is not.
+    /// A response with a status that there is not, or that none of the requests can have.
     TxStatus(i16),
 }
 
@@ -127,6 +129,7 @@ impl fmt::Display for Fault {
             Self::RxBounds { offset, len } => write!(f, "received {len} bytes at {offset} leave their page"),
             Self::RxExtra(kind) => write!(f, "unknown extra {kind}"),
             Self::RxExtraTwice(kind) => write!(f, "extra {kind} twice"),
+            Self::RxGso => f.write_str("received segments of no size or type"),
             Self::RxBusy => f.write_str("page received into is still mapped"),
             Self::TxId(id) => write!(f, "response to {id}, which was not sent"),
             Self::TxStatus(status) => write!(f, "transmit status {status}"),

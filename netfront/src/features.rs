@@ -28,6 +28,17 @@ pub struct Offload {
     pub ipv6: bool,
 }
 
+/// In which packets the backend takes many TCP segments at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segmentation {
+    /// Over IPv4 (`feature-gso-tcpv4`).
+    pub ipv4: bool,
+    /// Over IPv6 (`feature-gso-tcpv6`).
+    pub ipv6: bool,
+    /// The longest such frame, Ethernet header included. 0 if there is none.
+    pub longest: u16,
+}
+
 /// What an interface is: known once the backend is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -37,19 +48,28 @@ pub struct Identity {
     pub mtu: u16,
     /// Which checksums may be left blank in what is sent.
     pub offload: Offload,
+    /// In which frames what is sent may be many segments.
+    pub segmentation: Segmentation,
 }
 
 /// What [`identity`] reads in our directory.
 pub const OURS: [&str; 2] = ["mac", "mtu"];
 
 /// What it reads in the backend's directory, after that.
-pub const THEIRS: [&str; 3] = ["feature-sg", "feature-no-csum-offload", "feature-ipv6-csum-offload"];
+pub const THEIRS: [&str; 5] = [
+    "feature-sg",
+    "feature-no-csum-offload",
+    "feature-ipv6-csum-offload",
+    "feature-gso-tcpv4",
+    "feature-gso-tcpv6",
+];
 
-/// What an interface is, from the values of the keys [`OURS`] and [`THEIRS`].
+/// What an interface is, from the values of the keys [`OURS`] and [`THEIRS`], for somebody who can send frames of many
+/// segments of up to `longest` bytes.
 ///
 /// # Errors
 /// [`Error::BadKey`].
-pub fn identity(values: &[Option<Vec<u8>>]) -> Result<Identity, Error> {
+pub fn identity(values: &[Option<Vec<u8>>], longest: u16) -> Result<Identity, Error> {
     let [mac, mtu, flags @ ..] = values else {
         return Err(Error::BadKey("mac"));
     };
@@ -64,12 +84,23 @@ pub fn identity(values: &[Option<Vec<u8>>]) -> Result<Identity, Error> {
             *set = decimal::parse(value, 0..=u64::MAX).ok_or(Error::BadKey(key))? != 0;
         }
     }
-    let [sg, no_ipv4, ipv6] = set;
+    let [sg, no_ipv4, ipv6, gso_ipv4, gso_ipv6] = set;
+    let offload = Offload { ipv4: !no_ipv4, ipv6 };
+    // Segments are many slots, and their checksums can be left to nobody but who cuts them.
+    let many = sg && usize::from(longest) > ETHERNET_HEADER + usize::from(mtu);
+    let ipv4 = many && offload.ipv4 && gso_ipv4;
+    let ipv6 = many && offload.ipv6 && gso_ipv6;
+    let segmentation = Segmentation {
+        ipv4,
+        ipv6,
+        longest: if ipv4 || ipv6 { longest } else { 0 },
+    };
     Ok(Identity {
         mac,
         // Without scatter and gather, packets of one slot only.
         mtu: if sg { mtu } else { mtu.min(DEFAULT_MTU) },
-        offload: Offload { ipv4: !no_ipv4, ipv6 },
+        offload,
+        segmentation,
     })
 }
 
@@ -117,14 +148,18 @@ pub fn mac_name(mac: [u8; 6]) -> String {
     name
 }
 
+/// How many [`keys`] there are.
+pub const KEYS: usize = 9;
+
 /// The keys that tell the backend where the rings are and what we understand.
 ///
 /// * `request-rx-copy`: the backend copies into our pages; it refuses to connect without.
 /// * `feature-rx-notify`: we notify when we post receive buffers, so the backend can tell that we have stalled.
 /// * `feature-sg`: we take packets of several slots.
 /// * `feature-ipv6-csum-offload`: we take blank checksums over IPv6 too; over IPv4 that is understood.
+/// * `feature-gso-tcpv4`, `feature-gso-tcpv6`: we take packets of many segments.
 #[must_use]
-pub const fn keys(tx_ring: GrantRef, rx_ring: GrantRef, port: Port) -> [(&'static str, u32); 7] {
+pub const fn keys(tx_ring: GrantRef, rx_ring: GrantRef, port: Port) -> [(&'static str, u32); KEYS] {
     [
         ("tx-ring-ref", tx_ring.0),
         ("rx-ring-ref", rx_ring.0),
@@ -133,5 +168,7 @@ pub const fn keys(tx_ring: GrantRef, rx_ring: GrantRef, port: Port) -> [(&'stati
         ("feature-rx-notify", 1),
         ("feature-sg", 1),
         ("feature-ipv6-csum-offload", 1),
+        ("feature-gso-tcpv4", 1),
+        ("feature-gso-tcpv6", 1),
     ]
 }

@@ -7,7 +7,7 @@ use fata_hypercall::Hypervisor;
 
 use crate::rx::{Rx, RxMeta};
 use crate::stats::Counters;
-use crate::tx::{Tx, TxChecksum};
+use crate::tx::{Tx, TxMeta};
 
 /// A received frame; see [`Vif::receive`](crate::Vif::receive).
 pub struct RxFrame<'a, H: Hypervisor> {
@@ -65,15 +65,16 @@ impl<'a, H: Hypervisor> TxFrame<'a, H> {
         Self { tx, counters }
     }
 
-    /// Has `f` write a frame of `len` bytes, Ethernet header included, and say whether its checksum is complete; then
-    /// queues it. The backend sees it after [`Vif::flush`](crate::Vif::flush).
+    /// Has `f` write a frame of `len` bytes, Ethernet header included, and say what goes beside its bytes; then queues
+    /// it. The backend sees it after [`Vif::flush`](crate::Vif::flush).
     ///
     /// The memory may hold earlier frames of ours to the same backend: `f` writes all of it. A frame that is shorter
     /// than its header is counted and not sent.
     ///
     /// # Panics
-    /// If `len` is more than the interface's MTU and an Ethernet header.
-    pub fn consume<R>(mut self, len: usize, f: impl FnOnce(&mut [u8]) -> (R, TxChecksum)) -> R {
+    /// If `len` is more than the interface's MTU and an Ethernet header, and more than the longest frame of many
+    /// segments ([`Segmentation::longest`](crate::Segmentation::longest)).
+    pub fn consume<R>(mut self, len: usize, f: impl FnOnce(&mut [u8]) -> (R, TxMeta)) -> R {
         self.tx.send(self.counters, len, f)
     }
 }

@@ -11,13 +11,14 @@
 //! | [`features`] | the keys in xenstore, read and written |
 //! | `connect` | what the store says about an interface |
 //! | `life` | the handshake, again and again |
-//! | `rx`, `tx` | the two rings with their buffers |
+//! | `rx`, `tx`, `pool` | the two rings, and their buffers |
 //! | `vif` | all of it together |
 //!
 //! # What it offers and what not
 //!
-//! Packets of several slots both ways, checksums left blank both ways, any MTU. Not yet: segmentation offload,
-//! several queues, separate event channels for the two rings, the control ring, multicast filters, XDP.
+//! Packets of several slots both ways, checksums left blank both ways, many TCP segments in one packet both ways (GSO),
+//! any MTU. Not yet: several queues, separate event channels for the two rings, the control ring, multicast filters,
+//! XDP.
 //!
 //! # What a packet costs
 //!
@@ -45,6 +46,8 @@ mod error;
 pub mod features;
 mod frame;
 mod life;
+mod options;
+mod pool;
 mod rx;
 pub mod split;
 mod stats;
@@ -52,9 +55,10 @@ mod tx;
 mod vif;
 
 pub use error::{Error, Fault};
-pub use features::{Identity, Offload, mac_name};
+pub use features::{Identity, Offload, Segmentation, mac_name};
 pub use frame::{RxFrame, TxFrame};
+pub use options::Options;
 pub use rx::{RxChecksum, RxMeta};
 pub use stats::Stats;
-pub use tx::TxChecksum;
-pub use vif::{Options, Vif};
+pub use tx::{TxChecksum, TxMeta};
+pub use vif::Vif;

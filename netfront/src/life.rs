@@ -96,14 +96,14 @@ impl<H: Hypervisor> Vif<H> {
             return Ok(());
         }
         drop(old);
-        let identity = identify(frontend).await?;
+        let identity = identify(frontend, self.0.options.longest()).await?;
         let keys = self.share(frontend, identity)?;
         let keys = keys.map(|(key, value)| (key, decimal::string(value.into())));
         Ok(frontend.switch(State::Connected, &keys).await?)
     }
 
     /// Shares rings, buffers and a port with the backend. Gives the keys that tell it where they are.
-    fn share(&self, frontend: &Frontend, identity: Identity) -> Result<[(&'static str, u32); 7], Error> {
+    fn share(&self, frontend: &Frontend, identity: Identity) -> Result<[(&'static str, u32); features::KEYS], Error> {
         let inner = &*self.0;
         let held = inner.table.stats().quarantined_pages;
         if held > QUARANTINE_LIMIT {
@@ -112,7 +112,7 @@ impl<H: Hypervisor> Vif<H> {
         }
         let (backend, options) = (frontend.backend_id(), inner.options);
         let mut rx = Rx::new(&inner.table, backend, options.rx_buffers)?;
-        let tx = Tx::new(&inner.table, backend, options.tx_buffers, identity.mtu)?;
+        let tx = Tx::new(&inner.table, backend, &options, &identity)?;
         let channel = inner.ports.alloc(backend)?;
         // The backend finds the receive buffers when it attaches; nobody is there yet to be notified.
         let _ = rx.publish();

@@ -1,16 +1,15 @@
-//! The transmit ring and its buffers.
+//! The transmit ring.
 
-use alloc::boxed::Box;
-use alloc::vec::Vec;
-use core::iter;
-
-use fata_grant::{FrontRing, ReadOnly, ReadWrite, Shared, Table};
+use fata_grant::{FrontRing, ReadWrite, Shared, Table};
 use fata_hypercall::{DomId, GrantRef, Hypervisor};
 
-use crate::abi::{ETHERNET_HEADER, RING_SLOTS, RSP_OKAY, TxFlags, TxRequest, TxResponse};
-use crate::split::{Layout, split};
+use crate::abi::{
+    ETHERNET_HEADER, ExtraInfo, Gso, RING_SLOTS, RSP_NULL, RSP_OKAY, TxFlags, TxRequest, TxResponse, TxSlot,
+};
+use crate::pool::Pool;
+use crate::split::Layout;
 use crate::stats::Counters;
-use crate::{Error, Fault};
+use crate::{Error, Fault, Identity, Options};
 
 /// Whether the TCP or UDP checksum of a frame to send is complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,32 +22,53 @@ pub enum TxChecksum {
     Blank,
 }
 
+/// What goes beside the bytes of a frame to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TxMeta {
+    /// Whether the checksum is complete.
+    pub checksum: TxChecksum,
+    /// The segments of which it is made, if it is more than one. Its checksum must be blank then, and the backend must
+    /// [take such frames](crate::Segmentation).
+    pub gso: Option<Gso>,
+}
+
+impl From<TxChecksum> for TxMeta {
+    fn from(checksum: TxChecksum) -> Self {
+        Self { checksum, gso: None }
+    }
+}
+
 /// The transmit half of a connection.
-///
-/// Buffers are granted once, read-only, for as long as the connection lasts, and hold nothing but frames for this
-/// backend: sending touches no grant.
 pub(crate) struct Tx<H: Hypervisor> {
-    ring: FrontRing<Shared<H, ReadWrite>, TxRequest, TxResponse>,
-    pool: Shared<H, ReadOnly>,
-    layout: Layout,
-    free: Vec<u16>,
-    /// For each buffer, a bit for each slot that has no response yet.
-    in_flight: Box<[u16]>,
+    ring: FrontRing<Shared<H, ReadWrite>, TxSlot, TxResponse>,
+    /// For frames as long as the MTU says. Their ids come first.
+    frames: Pool<H>,
+    /// For frames of many segments.
+    segments: Option<Pool<H>>,
+    /// Slots in flight that hold an extra. Their responses say no more than that.
+    extras: u16,
 }
 
 impl<H: Hypervisor> Tx<H> {
-    /// A ring with at most `buffers` frames in flight, of up to `mtu` bytes and an Ethernet header.
-    pub(crate) fn new(table: &Table<H>, backend: DomId, buffers: u16, mtu: u16) -> Result<Self, Error> {
+    /// A ring and its buffers. There are slots for all of them.
+    pub(crate) fn new(table: &Table<H>, backend: DomId, options: &Options, identity: &Identity) -> Result<Self, Error> {
         let ring = FrontRing::new(table.share_zeroed(1, backend, ReadWrite)?);
-        let layout = Layout::new(ETHERNET_HEADER + usize::from(mtu), buffers.into(), RING_SLOTS);
-        let pool = table.share_zeroed(layout.pages(), backend, ReadOnly)?;
-        let free = (0..layout.count as u16).rev().collect();
+        let mut slots = RING_SLOTS;
+        let mut segments = None;
+        if identity.segmentation.longest > 0 {
+            let count = usize::from(options.segment_buffers);
+            let layout = Layout::new(identity.segmentation.longest.into(), count, slots);
+            // Each frame has an extra.
+            slots -= layout.count * (layout.slots + 1);
+            segments = Some(Pool::new(table, backend, layout)?);
+        }
+        let longest = ETHERNET_HEADER + usize::from(identity.mtu);
+        let layout = Layout::new(longest, options.tx_buffers.into(), slots);
         Ok(Self {
             ring,
-            pool,
-            layout,
-            free,
-            in_flight: iter::repeat_n(0, layout.count).collect(),
+            frames: Pool::new(table, backend, layout)?,
+            segments,
+            extras: 0,
         })
     }
 
@@ -56,61 +76,59 @@ impl<H: Hypervisor> Tx<H> {
         self.ring.page().reference(0)
     }
 
-    /// Whether there is room for a frame; looks for responses if there seems to be none.
+    /// Whether there is room for a frame, of whatever length; looks for responses if there seems to be none.
     pub(crate) fn room(&mut self, counters: &Counters) -> Result<bool, Fault> {
-        if self.free.is_empty() {
+        if !self.has_room() {
             self.reap(counters)?;
         }
-        Ok(!self.free.is_empty())
+        Ok(self.has_room())
     }
 
     /// Whether there is room for a frame, as far as responses have been taken.
     pub(crate) fn has_room(&self) -> bool {
-        !self.free.is_empty()
+        self.frames.has_room() && self.segments.as_ref().is_none_or(Pool::has_room)
     }
 
     /// Has `f` write a frame of `len` bytes, and queues it. There must be [`room`](Self::room).
     ///
     /// # Panics
-    /// If `len` is more than the connection's MTU and an Ethernet header.
+    /// If `len` is more than the longest frame.
     #[allow(clippy::indexing_slicing, reason = "documented: the length is the caller's own")]
-    pub(crate) fn send<R>(
-        &mut self,
-        counters: &Counters,
-        len: usize,
-        f: impl FnOnce(&mut [u8]) -> (R, TxChecksum),
-    ) -> R {
-        let buffer = self.free.pop().unwrap_or_default();
-        let start = usize::from(buffer) * self.layout.stride;
-        let bytes = &mut self.pool.bytes_mut()[start..start + self.layout.stride];
-        let (result, checksum) = f(&mut bytes[..len]);
+    pub(crate) fn send<R>(&mut self, counters: &Counters, len: usize, f: impl FnOnce(&mut [u8]) -> (R, TxMeta)) -> R {
+        let (pool, first_id) = match &mut self.segments {
+            Some(pool) if len > self.frames.longest() => (pool, self.frames.ids()),
+            _ => (&mut self.frames, 0),
+        };
+        let (buffer, bytes) = pool.take();
+        let (result, meta) = f(&mut bytes[..len]);
         if len < ETHERNET_HEADER {
             // The backend would drop it.
-            self.free.push(buffer);
+            pool.put_back(buffer);
             counters.count(|stats| stats.tx_dropped += 1);
             return result;
         }
-        let mut flags = match checksum {
+        let mut flags = match meta.checksum {
             TxChecksum::Complete => TxFlags::empty(),
             TxChecksum::Blank => TxFlags::CSUM_BLANK | TxFlags::DATA_VALIDATED,
         };
-        let mut slots = 0;
-        for piece in split(start, len) {
-            flags.set(TxFlags::MORE_DATA, piece.more);
+        flags.set(TxFlags::EXTRA_INFO, meta.gso.is_some());
+        let mut extra = meta.gso.map(ExtraInfo::gso);
+        for slot in pool.send(buffer, len) {
+            flags.set(TxFlags::MORE_DATA, slot.piece.more);
             let request = TxRequest {
-                gref: self.pool.reference(piece.page).0,
-                offset: piece.offset,
+                gref: slot.gref.0,
+                offset: slot.piece.offset,
                 flags,
-                id: buffer * self.layout.slots as u16 + slots,
-                size: piece.size,
+                id: first_id + slot.id,
+                size: slot.piece.size,
             };
-            // There are slots for all buffers: see Layout.
-            let _ = self.ring.push(&request);
+            // There are slots for all buffers.
+            let _ = self.ring.push(&request.into());
+            if let Some(extra) = extra.take() {
+                let _ = self.ring.push(&extra.into());
+                self.extras += 1;
+            }
             flags = TxFlags::empty();
-            slots += 1;
-        }
-        if let Some(in_flight) = self.in_flight.get_mut(usize::from(buffer)) {
-            *in_flight = ((1_u32 << slots) - 1) as u16;
         }
         counters.count(|stats| {
             stats.tx_frames += 1;
@@ -119,29 +137,30 @@ impl<H: Hypervisor> Tx<H> {
         result
     }
 
-    /// Takes the responses that are there. `true` if a buffer came free.
-    pub(crate) fn reap(&mut self, counters: &Counters) -> Result<bool, Fault> {
-        let before = self.free.len();
+    /// Takes the responses that are there.
+    pub(crate) fn reap(&mut self, counters: &Counters) -> Result<(), Fault> {
         while let Some(TxResponse { id, status }) = self.ring.pop().map_err(Fault::TxRing)? {
-            let slots = self.layout.slots as u16;
-            let (buffer, bit) = (id / slots, 1 << (id % slots));
-            let in_flight = self
-                .in_flight
-                .get_mut(usize::from(buffer))
-                .filter(|slots| **slots & bit != 0);
-            let in_flight = in_flight.ok_or(Fault::TxId(id))?;
+            if status == RSP_NULL {
+                // Of no use is its id: an extra has none.
+                self.extras = self.extras.checked_sub(1).ok_or(Fault::TxStatus(status))?;
+                continue;
+            }
             if status > RSP_OKAY {
                 return Err(Fault::TxStatus(status));
+            }
+            let frames = self.frames.ids();
+            let was_in_flight = match (&mut self.segments, id.checked_sub(frames)) {
+                (Some(pool), Some(id)) => pool.done(id),
+                _ => self.frames.done(id),
+            };
+            if !was_in_flight {
+                return Err(Fault::TxId(id));
             }
             if status < RSP_OKAY {
                 counters.count(|stats| stats.tx_dropped += 1);
             }
-            *in_flight &= !bit;
-            if *in_flight == 0 {
-                self.free.push(buffer);
-            }
         }
-        Ok(self.free.len() > before)
+        Ok(())
     }
 
     /// Responses that have been taken, modulo 2^32.

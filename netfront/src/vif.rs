@@ -10,42 +10,12 @@ use fata_events::xen::{Channel, Ports};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 use fata_xenstore::Client;
-use fata_xenstore::xenbus::Limits;
 
 use crate::frame::{RxFrame, TxFrame};
 use crate::rx::{Rx, RxMeta};
 use crate::stats::{Counters, Stats};
 use crate::tx::Tx;
-use crate::{Error, Fault, Identity};
-
-/// How an interface is made.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Pages to receive into: 20 to 256. Fewer lose packets in bursts, more cost memory.
-    pub rx_buffers: u16,
-    /// Frames in flight: 1 to 256. Half a page each, unless the MTU is above 2034.
-    pub tx_buffers: u16,
-    /// How long the backend may be silent.
-    pub limits: Limits,
-}
-
-impl Options {
-    /// A packet of the greatest length fills this many buffers, and one more.
-    pub const MIN_RX_BUFFERS: u16 = 20;
-    /// As many as there are slots in the ring.
-    pub const MAX_BUFFERS: u16 = 256;
-}
-
-impl Default for Options {
-    /// 64 buffers each way: 384 KiB.
-    fn default() -> Self {
-        Self {
-            rx_buffers: 64,
-            tx_buffers: 64,
-            limits: Limits::default(),
-        }
-    }
-}
+use crate::{Error, Fault, Identity, Options};
 
 /// A network interface (`device/vif/<index>`).
 ///
@@ -59,7 +29,7 @@ impl Default for Options {
 /// ```no_run
 /// # use core::future::poll_fn;
 /// # use fata_hypercall::Hypervisor;
-/// # use fata_netfront::{TxChecksum, Vif};
+/// # use fata_netfront::{TxMeta, Vif};
 /// /// Sends everything back to where it came from.
 /// async fn reflect<H: Hypervisor>(vif: &Vif<H>) {
 ///     loop {
@@ -71,7 +41,7 @@ impl Default for Options {
 ///                     to.copy_from_slice(from);
 ///                     to[..6].copy_from_slice(&from[6..12]);
 ///                     to[6..12].copy_from_slice(&from[..6]);
-///                     ((), TxChecksum::Complete)
+///                     ((), TxMeta::default())
 ///                 });
 ///             });
 ///         }
@@ -117,15 +87,13 @@ pub(crate) struct Inner<H: Hypervisor> {
 impl<H: Hypervisor> Vif<H> {
     /// The interface with this number. Nothing happens before [`run`](Self::run).
     #[must_use]
-    pub fn new(table: Table<H>, ports: Ports<H>, client: Client, index: u32, mut options: Options) -> Self {
-        options.rx_buffers = options.rx_buffers.clamp(Options::MIN_RX_BUFFERS, Options::MAX_BUFFERS);
-        options.tx_buffers = options.tx_buffers.clamp(1, Options::MAX_BUFFERS);
+    pub fn new(table: Table<H>, ports: Ports<H>, client: Client, index: u32, options: Options) -> Self {
         Self(Rc::new(Inner {
             table,
             ports,
             client,
             index,
-            options,
+            options: options.clamped(),
             rx: RefCell::default(),
             tx: RefCell::default(),
             channel: RefCell::default(),

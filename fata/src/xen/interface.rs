@@ -9,8 +9,9 @@ use fata_events::xen::Ports;
 use fata_events::{Handle, JoinHandle};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
-use fata_net::{Capabilities, ChecksumOffload, RxChecksum, TxChecksum, TxMeta};
-use fata_netfront::{Error, Options, Vif};
+use fata_net::{Capabilities, ChecksumOffload, RxChecksum, SegmentationOffload, Segments, TxChecksum, TxMeta};
+use fata_netfront::abi::{Gso, GsoType};
+use fata_netfront::{Error, Identity, Options, Vif};
 use fata_xenstore::Client;
 
 use crate::port::Interface;
@@ -25,8 +26,15 @@ pub(super) struct VifInterface<H: Hypervisor> {
 
 impl<H: Hypervisor> VifInterface<H> {
     /// Starts the driver of `device/vif/<index>`.
-    pub(super) fn start(table: &Table<H>, ports: &Ports<H>, store: &Client, handle: &Handle, index: u32) -> Self {
-        let vif = Vif::new(table.clone(), ports.clone(), store.clone(), index, Options::default());
+    pub(super) fn start(
+        table: &Table<H>,
+        ports: &Ports<H>,
+        store: &Client,
+        handle: &Handle,
+        index: u32,
+        options: Options,
+    ) -> Self {
+        let vif = Vif::new(table.clone(), ports.clone(), store.clone(), index, options);
         let ended = Rc::new(Cell::new(None));
         let life = handle.spawn({
             let (vif, ended) = (vif.clone(), Rc::clone(&ended));
@@ -56,21 +64,32 @@ impl<H: Hypervisor> VifInterface<H> {
 
 impl<H: Hypervisor> Interface for VifInterface<H> {
     fn capabilities(&self) -> Capabilities {
-        let Some(identity) = self.vif.identity() else {
+        let Some(Identity {
+            mac,
+            mtu,
+            offload,
+            segmentation,
+        }) = self.vif.identity()
+        else {
             return Capabilities {
                 mac: [0; 6],
                 mtu: 0,
                 tx_checksum: ChecksumOffload::NONE,
+                tx_segmentation: SegmentationOffload::NONE,
             };
         };
-        let tx_checksum = ChecksumOffload {
-            ipv4: identity.offload.ipv4,
-            ipv6: identity.offload.ipv6,
-        };
         Capabilities {
-            mac: identity.mac,
-            mtu: identity.mtu,
-            tx_checksum,
+            mac,
+            mtu,
+            tx_checksum: ChecksumOffload {
+                ipv4: offload.ipv4,
+                ipv6: offload.ipv6,
+            },
+            tx_segmentation: SegmentationOffload {
+                ipv4: segmentation.ipv4,
+                ipv6: segmentation.ipv6,
+                longest: segmentation.longest,
+            },
         }
     }
 
@@ -106,11 +125,17 @@ impl<H: Hypervisor> Interface for VifInterface<H> {
     fn write(&self, length: usize, f: &mut dyn FnMut(&mut [u8]) -> TxMeta) {
         if let Some(room) = self.vif.transmit() {
             room.consume(length, |frame| {
-                let checksum = match f(frame).checksum {
+                let meta = f(frame);
+                let checksum = match meta.checksum {
                     TxChecksum::Complete => fata_netfront::TxChecksum::Complete,
                     TxChecksum::Blank => fata_netfront::TxChecksum::Blank,
                 };
-                ((), checksum)
+                let gso = meta.segments.map(|segments| match segments {
+                    Segments::Ipv4(size) => (GsoType::TcpV4, size),
+                    Segments::Ipv6(size) => (GsoType::TcpV6, size),
+                });
+                let gso = gso.map(|(kind, size)| Gso { kind, size });
+                ((), fata_netfront::TxMeta { checksum, gso })
             });
         }
     }

@@ -17,6 +17,8 @@ use fata_events::xen::{Ports, PvClock, XenLoop};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 #[cfg(feature = "net")]
+use fata_netfront::Options;
+#[cfg(feature = "net")]
 use fata_xenstore::xenbus;
 use fata_xenstore::{Error, Store};
 
@@ -92,7 +94,8 @@ impl<H: Hypervisor> XenPort<H> {
         let name = store.read_string("name");
         #[cfg(feature = "net")]
         for index in xenbus::devices(store, "vif").await? {
-            let vif = VifInterface::start(&self.table, &self.ports, store, handle, index);
+            let options = Options::for_memory((self.memory)().free());
+            let vif = VifInterface::start(&self.table, &self.ports, store, handle, index, options);
             self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
         }
         if let Ok(name) = name.await {
