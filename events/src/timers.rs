@@ -12,9 +12,6 @@ use futures_util::FutureExt;
 use crate::timer_heap::TimerKey;
 use crate::{Handle, Instant};
 
-/// Longer than a turn of the loop usually takes.
-const NEAR: Duration = Duration::from_millis(1);
-
 /// The time was up before the future was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut;
@@ -30,10 +27,11 @@ impl core::error::Error for TimedOut {}
 impl Handle {
     /// Waits for `duration`. Zero is over at once.
     pub fn sleep(&self, duration: Duration) -> Sleep {
-        self.sleep_until(self.now() + duration)
+        self.sleep_until(self.after(duration))
     }
 
-    /// Waits until `deadline`. A deadline that was past when the turn began is over at once, without giving way (rule 53).
+    /// Waits until `deadline`. One that was past [when the turn began](Self::turn_began) is over at once, without giving
+    /// way (rule 53); one that has passed since is over in the next turn.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         Sleep {
             handle: self.clone(),
@@ -53,7 +51,15 @@ impl Handle {
         duration: Duration,
         future: F,
     ) -> impl Future<Output = Result<F::Output, TimedOut>> + use<F> {
-        self.timeout_at(self.now() + duration, future)
+        self.timeout_at(self.after(duration), future)
+    }
+
+    /// The end of `duration`.
+    fn after(&self, duration: Duration) -> Instant {
+        if duration.is_zero() {
+            return self.turn_began();
+        }
+        self.now() + duration
     }
 
     /// Runs `future`, but no longer than until `deadline`; then it is dropped.
@@ -95,12 +101,11 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let shared = &*self.handle.0;
-        // A timer that still runs needs no look at the clock: it is told. Nor does one that is new and far away: should
-        // the time be over already, it is told in the next turn. That makes a poll of a timeout cheap.
-        let far = shared.turn_began() + NEAR < self.deadline;
+        // By the time at which timers are told, too: whoever goes by `turn_began` and sleeps until then finds that time has
+        // passed when he wakes. And it makes a poll of a timeout cheap.
         let timer = match self.timer {
             Some(timer) => shared.timers.borrow_mut().update(timer, cx.waker()).then_some(timer),
-            None if !far && shared.now() >= self.deadline => None,
+            None if shared.turn_began() >= self.deadline => None,
             None => Some(shared.timers.borrow_mut().insert(self.deadline, cx.waker().clone())),
         };
         match timer {

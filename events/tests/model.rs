@@ -66,6 +66,9 @@ struct Model {
     tasks: BTreeMap<usize, Task>,
     counts: [u64; SIGNALS],
     now: u64,
+    /// The time as the loop saw it last, and in how many turns it looks again.
+    looked: u64,
+    until_look: u32,
 }
 
 impl Model {
@@ -74,6 +77,14 @@ impl Model {
         let mut steps = Vec::new();
         let mut ended = Vec::new();
         let mut more = false;
+        if self.until_look == 0 {
+            (self.looked, self.until_look) = (self.now, 8);
+        }
+        self.until_look -= 1;
+        let over = |until: &mut Option<u64>, length: u64| {
+            let new = if length == 0 { self.looked } else { self.now + length };
+            *until.get_or_insert(new) <= self.looked
+        };
         for (&id, task) in &mut self.tasks {
             match task {
                 Task::Waiter { signal, seen } => {
@@ -83,8 +94,7 @@ impl Model {
                     }
                 }
                 Task::Sleeper { length, until } => {
-                    let until = until.get_or_insert(self.now + *length);
-                    if *until <= self.now {
+                    if over(until, *length) {
                         steps.push(id);
                         ended.push(id);
                     }
@@ -104,10 +114,10 @@ impl Model {
                     limit,
                     until,
                 } => {
-                    let deadline = *until.get_or_insert(self.now + *limit);
+                    let over = over(until, *limit);
                     if self.counts[*signal] > *seen {
                         *seen = self.counts[*signal];
-                    } else if deadline > self.now {
+                    } else if !over {
                         continue;
                     }
                     steps.push(id);
@@ -122,6 +132,9 @@ impl Model {
         }
         for id in ended {
             self.tasks.remove(&id);
+        }
+        if !more {
+            self.until_look = 0;
         }
         (steps, more)
     }

@@ -102,10 +102,9 @@ fn device_capabilities(capabilities: &Capabilities) -> DeviceCapabilities {
     device.medium = Medium::Ethernet;
     device.max_transmission_unit = usize::from(capabilities.mtu) + ETHERNET_HEADER;
     device.checksum = checksum;
-    let SegmentationOffload { ipv4, ipv6, longest } = capabilities.tx_segmentation;
-    let longest = NonZeroUsize::new(longest.into());
-    device.segmentation.tcpv4 = longest.filter(|_| ipv4);
-    device.segmentation.tcpv6 = longest.filter(|_| ipv6);
+    // smoltcp 0.14 makes long segments over IPv6 too, and then drops them for being longer than the MTU.
+    let SegmentationOffload { ipv4, longest, .. } = capabilities.tx_segmentation;
+    device.segmentation.tcpv4 = NonZeroUsize::new(longest.into()).filter(|_| ipv4);
     device
 }
 

@@ -45,7 +45,7 @@ impl<D: Device> Runner<D> {
     pub async fn run(mut self) {
         loop {
             let seen = self.shared.kick.count();
-            let now = self.shared.handle.now();
+            let now = self.shared.handle.turn_began();
             let next = self.shared.state.borrow_mut().work(now, &mut self.device);
             self.device.flush();
             if next.more {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use embedded_io_async::{Read, Write};
 use fata_net::pair::Faults;
-use fata_net::{ChecksumOffload, Error, Limits, ListenOptions, Stack, TcpListener, TcpOptions};
+use fata_net::{ChecksumOffload, Error, Limits, ListenOptions, SegmentationOffload, Stack, TcpListener, TcpOptions};
 use world::{OURS, OURS6, THEIRS, World, at, pattern};
 
 /// Accepts for ever, and sends back what comes.
@@ -108,6 +108,50 @@ fn megabytes_come_back_with_every_offload() {
         serve_echo(&world, &ours);
         world.run(exchange(theirs.clone(), at(OURS, 7), 1 << 18));
         world.run(exchange(theirs, at(OURS6, 7), 1 << 18));
+        assert_eq!(ours.stats().rx_bad_checksum, 0);
+    }
+}
+
+/// With segmentation offload segments are as long as the buffers and the device allow, also where some are lost.
+#[test]
+fn megabytes_come_back_in_long_segments() {
+    let limits = Limits {
+        tcp_rx_buffer: 256 << 10,
+        tcp_tx_buffer: 256 << 10,
+        ..Limits::default()
+    };
+    for (longest, loss) in [(4000, 0), (65_535, 0), (65_535, 10)] {
+        let mut world = World::new();
+        let (one, two) = fata_net::pair::pair();
+        for device in [&one, &two] {
+            let control = device.control();
+            control.set_faults(Faults {
+                loss,
+                seed: 1,
+                ..Faults::default()
+            });
+            control.set_capabilities(|capabilities| {
+                capabilities.tx_checksum = ChecksumOffload::ALL;
+                capabilities.tx_segmentation = SegmentationOffload {
+                    ipv4: true,
+                    ipv6: true,
+                    longest,
+                };
+            });
+        }
+        let ours = world.stack(one, world::fixed(OURS, OURS6), limits, 1);
+        let theirs = world.stack(two, world::fixed(THEIRS, world::THEIRS6), limits, 2);
+        serve_echo(&world, &ours);
+        world.run(exchange(theirs.clone(), at(OURS, 7), 4 << 20));
+        let stats = theirs.stats();
+        // Acknowledgements and the slow start are among them.
+        let mean = stats.tx_bytes / stats.tx_frames;
+        assert!(
+            mean > u64::from(longest) / 8 && mean <= u64::from(longest),
+            "{mean} bytes a frame of {longest} at most, loss {loss}"
+        );
+        // Not long, see `device_capabilities`.
+        world.run(exchange(theirs.clone(), at(OURS6, 7), 1 << 20));
         assert_eq!(ours.stats().rx_bad_checksum, 0);
     }
 }

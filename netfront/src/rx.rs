@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use fata_grant::{FrontRing, ReadWrite, Shared, Table};
 use fata_hypercall::{DomId, GrantRef, Hypervisor};
 
-use crate::abi::{RING_SLOTS, RxFlags, RxRequest, RxSlot};
+use crate::abi::{Gso, RING_SLOTS, RxFlags, RxRequest, RxSlot};
 use crate::assemble::{Assembled, Buffer, Fragment, Packet, assemble};
 use crate::stats::Counters;
 use crate::{Error, Fault};
@@ -41,6 +41,8 @@ pub struct RxMeta {
     pub len: usize,
     /// What the backend says about its checksum.
     pub checksum: RxChecksum,
+    /// The segments of which it is made, if it is more than one.
+    pub gso: Option<Gso>,
 }
 
 /// Where the bytes of the next frame are.
@@ -158,6 +160,7 @@ impl<H: Hypervisor> Rx<H> {
         let meta = RxMeta {
             len: packet.len(),
             checksum: packet.flags().into(),
+            gso: packet.gso(),
         };
         if let &[fragment] = packet.fragments() {
             self.pool.reclaim(fragment.buffer.into()).map_err(|_| Fault::RxBusy)?;

@@ -86,7 +86,10 @@ impl<H: Hypervisor> Tx<H> {
 
     /// Whether there is room for a frame, as far as responses have been taken.
     pub(crate) fn has_room(&self) -> bool {
-        self.frames.has_room() && self.segments.as_ref().is_none_or(Pool::has_room)
+        let segments = self.segments.as_ref();
+        // A backend that answers to everything but extras would have the ring full of them.
+        let extras = |pool: &Pool<H>| usize::from(self.extras) < pool.count();
+        self.frames.has_room() && segments.is_none_or(|pool| pool.has_room() && extras(pool))
     }
 
     /// Has `f` write a frame of `len` bytes, and queues it. There must be [`room`](Self::room).

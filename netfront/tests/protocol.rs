@@ -1,14 +1,15 @@
 //! The pure half: slots to packets, packets to slots, keys.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 
 use fata_grant::RingError;
 use fata_hypercall::{GrantRef, Port};
-use fata_netfront::abi::{ExtraInfo, RxFlags, RxResponse, RxSlot, TxFlags, TxRequest};
+use fata_netfront::abi::{ExtraInfo, Gso, GsoType, RxFlags, RxResponse, RxSlot, TxFlags, TxRequest, TxSlot};
 use fata_netfront::assemble::{Assembled, Buffer, Dropped, MAX_FRAGMENTS, Packet, assemble};
 use fata_netfront::features::{identity, keys, parse_mac, parse_mtu};
 use fata_netfront::split::{Layout, MAX_SLOTS, split};
-use fata_netfront::{Error, Fault, Identity, Offload, RxChecksum};
+use fata_netfront::{Error, Fault, Identity, Offload, RxChecksum, Segmentation};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
@@ -29,6 +30,11 @@ fn extra(kind: u8, flags: u8) -> RxSlot {
         data: [0; 6],
     }
     .into()
+}
+
+fn gso(kind: GsoType, size: u16) -> Gso {
+    let size = NonZeroU16::new(size).unwrap();
+    Gso { kind, size }
 }
 
 const MORE: RxFlags = RxFlags::MORE_DATA;
@@ -80,6 +86,13 @@ fn rule_38_golden_vectors_of_netif_h() {
     let slot = data(64, 60, RxFlags::CSUM_BLANK);
     assert_eq!(slot.as_bytes(), [0xff, 0xff, 64, 0, 2, 0, 60, 0]);
     assert_eq!(extra(1, 1).as_bytes(), [1, 1, 0, 0, 0, 0, 0, 0]);
+    // 1448 = 0x05a8 bytes a segment, TCP over IPv6.
+    let gso = gso(GsoType::TcpV6, 1448);
+    assert_eq!(ExtraInfo::gso(gso).as_bytes(), [1, 0, 0xa8, 5, 2, 0, 0, 0]);
+    assert_eq!(ExtraInfo::gso(gso).as_gso(), Some(gso));
+    let slot = TxSlot::from(ExtraInfo::gso(gso));
+    assert_eq!(slot.as_bytes(), [1, 0, 0xa8, 5, 2, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(TxSlot::from(request).as_bytes(), request.as_bytes());
 }
 
 /// NX b51facf: the two directions have these bits the other way round.
@@ -136,13 +149,23 @@ fn rule_32_impossible_extras_are_faults() {
 }
 
 #[test]
-fn rule_35_segments_that_nobody_asked_for_are_dropped() {
+fn rule_35_segments_have_a_size_and_a_type() {
     let first = data(0, 4096, MORE | RxFlags::EXTRA_INFO);
-    assert_eq!(
-        dropped(&[first, extra(1, 0), data(0, 4096, LAST)]),
-        (Dropped::Segments, vec![100, 101, 102]),
-        "with all their buffers"
-    );
+    for gso in [
+        gso(GsoType::TcpV4, 1448),
+        gso(GsoType::TcpV6, 1),
+        gso(GsoType::TcpV4, 65535),
+    ] {
+        let (packet, spare) = packet(&[first, ExtraInfo::gso(gso).into(), data(0, 4096, LAST)]);
+        assert_eq!((packet.len(), packet.gso()), (8192, Some(gso)));
+        assert_eq!(spare, [101], "the buffer under the extra");
+    }
+    for (size, kind) in [(0, 1), (1448, 0), (1448, 3), (1448, 255)] {
+        let mut slot = ExtraInfo::gso(gso(GsoType::TcpV4, 1));
+        (slot.data[0], slot.data[1], slot.data[2]) = (size as u8, (size >> 8) as u8, kind);
+        let (result, ..) = run(&[first, slot.into(), data(0, 4096, LAST)]);
+        assert_eq!(result.unwrap_err(), Fault::RxGso, "size {size}, type {kind}");
+    }
 }
 
 /// Rule 17: -1 is an error, not 65535 bytes.
@@ -300,29 +323,37 @@ fn keys_are_those_of_netif_h() {
             ("feature-rx-notify", 1),
             ("feature-sg", 1),
             ("feature-ipv6-csum-offload", 1),
+            ("feature-gso-tcpv4", 1),
+            ("feature-gso-tcpv6", 1),
         ]
     );
 }
 
 #[test]
 fn rule_69_an_interface_is_what_its_keys_say() {
-    let read = |values: [&str; 5]| {
+    let read = |values: [&str; 7]| {
         let values = values.map(|value| (value != "-").then(|| value.as_bytes().to_vec()));
-        identity(&values)
+        identity(&values, 20_000)
     };
     let mac = "00:16:3e:00:00:01";
     let most = Identity {
         mac: [0, 0x16, 0x3e, 0, 0, 1],
         mtu: 9000,
         offload: Offload { ipv4: true, ipv6: true },
+        segmentation: Segmentation {
+            ipv4: true,
+            ipv6: true,
+            longest: 20_000,
+        },
     };
-    assert_eq!(read([mac, "9000", "1", "-", "1"]), Ok(most));
+    assert_eq!(read([mac, "9000", "1", "-", "1", "1", "1"]), Ok(most));
     let least = Identity {
         mtu: 1500,
         offload: Offload::default(),
+        segmentation: Segmentation::default(),
         ..most
     };
-    assert_eq!(read([mac, "9000", "0", "1", "0"]), Ok(least));
+    assert_eq!(read([mac, "9000", "0", "1", "0", "1", "1"]), Ok(least));
     let silent = Identity {
         offload: Offload {
             ipv4: true,
@@ -330,20 +361,44 @@ fn rule_69_an_interface_is_what_its_keys_say() {
         },
         ..least
     };
-    assert_eq!(read([mac, "-", "-", "-", "-"]), Ok(silent));
+    assert_eq!(read([mac, "-", "-", "-", "-", "-", "-"]), Ok(silent));
     let keys = [
         "mac",
         "mtu",
         "feature-sg",
         "feature-no-csum-offload",
         "feature-ipv6-csum-offload",
+        "feature-gso-tcpv4",
+        "feature-gso-tcpv6",
     ];
     for (place, key) in keys.into_iter().enumerate() {
-        let mut values = [mac, "9000", "1", "0", "1"];
+        let mut values = [mac, "9000", "1", "0", "1", "1", "1"];
         values[place] = "junk";
         assert_eq!(read(values), Err(Error::BadKey(key)));
     }
-    assert_eq!(read(["-", "-", "-", "-", "-"]), Err(Error::BadKey("mac")));
+    assert_eq!(read(["-"; 7]), Err(Error::BadKey("mac")));
+}
+
+/// Who cuts segments fills in their checksums and takes them in several slots: without these, no segmentation.
+#[test]
+fn segments_need_scatter_gather_and_blank_checksums() {
+    let read = |values: [&str; 5], longest| {
+        let ours = ["00:16:3e:00:00:01", "1500"];
+        let values = ours.iter().chain(&values).map(|value| Some(value.as_bytes().to_vec()));
+        let segmentation = identity(&values.collect::<Vec<_>>(), longest).unwrap().segmentation;
+        (segmentation.ipv4, segmentation.ipv6, segmentation.longest)
+    };
+    assert_eq!(read(["1", "0", "1", "1", "1"], 65535), (true, true, 65535));
+    assert_eq!(read(["0", "0", "1", "1", "1"], 65535), (false, false, 0), "one slot");
+    assert_eq!(read(["1", "1", "1", "1", "1"], 65535), (false, true, 65535));
+    assert_eq!(read(["1", "0", "0", "1", "1"], 65535), (true, false, 65535));
+    assert_eq!(read(["1", "0", "1", "0", "1"], 65535), (false, true, 65535));
+    assert_eq!(read(["1", "0", "1", "1", "1"], 0), (false, false, 0), "no buffers");
+    assert_eq!(
+        read(["1", "0", "1", "1", "1"], 1514),
+        (false, false, 0),
+        "no longer than others"
+    );
 }
 
 #[test]

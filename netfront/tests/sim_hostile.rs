@@ -2,14 +2,15 @@
 
 mod common;
 
+use std::num::NonZeroU16;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use common::{Backend, Device, Guest, Mode, SECOND, frame};
 use fata_grant::RingError;
 use fata_hypercall::{GrantRef, Hypervisor, SystemTime};
-use fata_netfront::abi::{ExtraInfo, RxFlags, RxResponse, TxFlags, TxResponse};
-use fata_netfront::{Error, Fault, Options, TxChecksum};
+use fata_netfront::abi::{ExtraInfo, Gso, GsoType, RxFlags, RxResponse, TxFlags, TxRequest, TxResponse};
+use fata_netfront::{Error, Fault, Options, TxMeta};
 use fata_sim::{Access, Next, Sim};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -170,6 +171,73 @@ fn rule_17_a_transmit_status_that_there_is_not() {
         .unwrap();
     let _ = backend.tx.publish();
     expect_fault(&sim, &guest, &device, backend, Fault::TxStatus(1));
+}
+
+/// Has the guest reflect a frame of two segments; gives the request that comes of it. The extra's slot is taken, too.
+fn two_segments(sim: &Sim, backend: &mut Backend) -> TxRequest {
+    let bytes = frame(3000, 1);
+    let request = backend.fill_buffer(0, &bytes);
+    let gso = Gso {
+        kind: GsoType::TcpV4,
+        size: NonZeroU16::new(1448).unwrap(),
+    };
+    backend.respond(RxResponse {
+        id: request.id,
+        flags: RxFlags::EXTRA_INFO | RxFlags::CSUM_BLANK,
+        status: bytes.len() as i16,
+        ..RxResponse::default()
+    });
+    backend.rx.pop().unwrap().expect("the buffer under the extra");
+    backend.respond(ExtraInfo::gso(gso));
+    backend.publish();
+    sim.run_until(|| backend.tx.ready().unwrap() == 2, SECOND);
+    let request = backend.tx.pop().unwrap().unwrap();
+    backend.tx.pop().unwrap().expect("the extra");
+    assert_eq!(request.size, 3000);
+    assert_eq!(
+        request.flags,
+        TxFlags::CSUM_BLANK | TxFlags::DATA_VALIDATED | TxFlags::EXTRA_INFO
+    );
+    request
+}
+
+fn answer(backend: &mut Backend, id: u16, status: i16) {
+    backend.tx.push(&TxResponse { id, status }).unwrap();
+    let _ = backend.tx.publish();
+    backend.notify();
+}
+
+/// Rule 17: the slot of an extra is answered with a status of its own, as often as there were extras, and with no id.
+#[test]
+fn rule_17_no_more_answers_to_extras_than_there_were() {
+    let (sim, guest, device, mut backend) = connected(8);
+    let request = two_segments(&sim, &mut backend);
+    answer(&mut backend, request.id, 0);
+    answer(&mut backend, 0xdead, 1);
+    sim.run_for(SECOND);
+    assert!(guest.vif.link_up(), "{:?}", guest.vif.problem());
+    backend.deliver(&frame(60, 2));
+    backend.publish();
+    sim.run_until(|| backend.tx.ready().unwrap() > 0, SECOND);
+    let request = backend.tx.pop().unwrap().unwrap();
+    answer(&mut backend, request.id, 1);
+    expect_fault(&sim, &guest, &device, backend, Fault::TxStatus(1));
+}
+
+/// Rule 11: a backend that answers to everything but extras does not fill the ring with them.
+#[test]
+fn rule_11_extras_without_an_answer_take_room() {
+    let (sim, guest, _device, mut backend) = connected(9);
+    for _ in 0..Options::default().segment_buffers {
+        assert!(guest.vif.has_room());
+        let request = two_segments(&sim, &mut backend);
+        answer(&mut backend, request.id, 0);
+        sim.run_for(SECOND);
+    }
+    assert!(!guest.vif.has_room());
+    answer(&mut backend, 0, 1);
+    sim.run_for(SECOND);
+    assert!(guest.vif.has_room());
 }
 
 /// Rule 18.
@@ -570,7 +638,7 @@ fn rule_12_room_that_a_flush_makes_is_told() {
         while let Some(room) = guest.vif.transmit() {
             room.consume(60, |bytes| {
                 bytes.fill(1);
-                ((), TxChecksum::Complete)
+                ((), TxMeta::default())
             });
         }
         guest.vif.flush();

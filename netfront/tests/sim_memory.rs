@@ -8,7 +8,7 @@ use std::ptr;
 
 use common::{Device, Guest, Mode, SECOND, frame};
 use fata_netfront::abi::{RxFlags, RxResponse, TxResponse};
-use fata_netfront::{Options, TxChecksum};
+use fata_netfront::{Options, TxMeta};
 use fata_sim::Sim;
 
 struct Watched;
@@ -114,7 +114,7 @@ fn rule_43_a_frame_costs_no_allocation_and_no_hypercall() {
                 let room = guest.vif.transmit().expect("room");
                 room.consume(bytes.len(), |to| {
                     to.copy_from_slice(bytes);
-                    ((), TxChecksum::Complete)
+                    ((), TxMeta::default())
                 });
             });
             frames += 1;

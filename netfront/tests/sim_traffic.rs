@@ -10,7 +10,7 @@ use common::{Guest, Mode, SECOND, frame};
 use fata_hypercall::{Errno, PAGE_SIZE};
 use fata_netfront::{Error, Options, RxChecksum, mac_name};
 use fata_sim::netback::{Behaviour, Checksums, Fill};
-use fata_sim::wire::{Checksum, Packet};
+use fata_sim::wire::{Checksum, Gso, GsoKind, Packet};
 use fata_sim::{Call, Next, Sim, VifConfig};
 use fata_xenstore::xenbus::State;
 
@@ -200,6 +200,59 @@ fn a_jumbo_frame_takes_several_slots_both_ways() {
             assert_eq!(guest.wait_end(&sim), Ok(()));
             guest.assert_nothing_shared(&sim);
         }
+    });
+}
+
+/// Frames of many segments, each in one piece, both ways, of every length that the options and the ring allow; and frames
+/// of one segment between them.
+#[test]
+fn frames_of_many_segments_go_both_ways() {
+    fata_sim::check(0..30, |sim| {
+        let (segment_buffers, segment_buffer) = [(1, 16_384), (4, 20_000), (8, 65_535)][sim.random(3) as usize];
+        let domain = sim.domain("guest");
+        // Short of whole pages now and then, but the ring has 64 buffers, and a packet 19 slots at the most.
+        let netback = sim.add_vif(&domain, fill(PAGE_SIZE - sim.random(2) as usize * 96, 0));
+        let options = Options {
+            segment_buffers,
+            segment_buffer,
+            ..Options::default()
+        };
+        let guest = Guest::boot(sim, &domain, options);
+        let host = Host::start(sim);
+        guest.wait_up(sim);
+        let longest = guest.vif.identity().unwrap().segmentation.longest;
+        assert_eq!(longest, segment_buffer);
+        let mut expected = Vec::new();
+        for round in 0..40 {
+            let len = match round % 4 {
+                0 => 14 + sim.random(1501) as usize,
+                1 => usize::from(longest),
+                _ => 1515 + sim.random(u64::from(longest) - 1514) as usize,
+            };
+            let many = len > 1514;
+            let gso = Gso {
+                kind: if round % 8 < 4 { GsoKind::Tcp4 } else { GsoKind::Tcp6 },
+                size: 1 + sim.random(1460) as u16,
+            };
+            let packet = Packet {
+                bytes: frame(len, round),
+                checksum: if many { Checksum::Blank } else { Checksum::Complete },
+                gso: many.then_some(gso),
+            };
+            expected.push(Packet {
+                bytes: reflected(packet.bytes.clone()),
+                ..packet.clone()
+            });
+            host.send_packet(packet);
+        }
+        sim.run_until(|| host.received() == expected.len(), 10 * SECOND);
+        assert!(*host.got.borrow() == expected, "in order, unchanged");
+        let stats = guest.vif.stats();
+        assert_eq!((stats.tx_dropped, stats.rx_dropped, stats.faults), (0, 0, 0));
+        assert_eq!(netback.stats().tx_packets, 40);
+        guest.stop.set(true);
+        assert_eq!(guest.wait_end(sim), Ok(()));
+        guest.assert_nothing_shared(sim);
     });
 }
 

@@ -13,9 +13,10 @@ use fata_events::Handle;
 use fata_events::xen::XenLoop;
 use fata_grant::Table;
 use fata_net::{
-    Capabilities, ChecksumOffload, Cidr, Config, Device, Ipv4Config, Ipv6Config, Limits, RxChecksum, RxFrame, Stack,
-    TxChecksum, TxFrame, TxMeta,
+    Capabilities, ChecksumOffload, Cidr, Config, Device, Ipv4Config, Ipv6Config, Limits, RxChecksum, RxFrame,
+    SegmentationOffload, Segments, Stack, TxChecksum, TxFrame, TxMeta,
 };
+use fata_netfront::abi::{Gso, GsoType};
 use fata_netfront::{Options, Vif};
 use fata_sim::netback::{Behaviour, Checksums, Fill};
 use fata_sim::wire::{DhcpConfig, Host, HostConfig};
@@ -52,7 +53,12 @@ impl TxFrame for Room<'_> {
                 TxChecksum::Complete => fata_netfront::TxChecksum::Complete,
                 TxChecksum::Blank => fata_netfront::TxChecksum::Blank,
             };
-            (result, checksum)
+            let gso = meta.segments.map(|segments| match segments {
+                Segments::Ipv4(size) => (GsoType::TcpV4, size),
+                Segments::Ipv6(size) => (GsoType::TcpV6, size),
+            });
+            let gso = gso.map(|(kind, size)| Gso { kind, size });
+            (result, fata_netfront::TxMeta { checksum, gso })
         })
     }
 }
@@ -63,6 +69,7 @@ impl Device for Card {
 
     fn capabilities(&self) -> Capabilities {
         let (mut mac, mut mtu, mut tx_checksum) = ([0; 6], 0, ChecksumOffload::NONE);
+        let mut tx_segmentation = SegmentationOffload::NONE;
         if let Some(identity) = self.0.identity() {
             mac = identity.mac;
             mtu = identity.mtu;
@@ -70,8 +77,18 @@ impl Device for Card {
                 ipv4: identity.offload.ipv4,
                 ipv6: identity.offload.ipv6,
             };
+            tx_segmentation = SegmentationOffload {
+                ipv4: identity.segmentation.ipv4,
+                ipv6: identity.segmentation.ipv6,
+                longest: identity.segmentation.longest,
+            };
         }
-        Capabilities { mac, mtu, tx_checksum }
+        Capabilities {
+            mac,
+            mtu,
+            tx_checksum,
+            tx_segmentation,
+        }
     }
 
     fn link_up(&self) -> bool {

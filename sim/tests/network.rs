@@ -79,7 +79,7 @@ fn tcp_carries_a_megabyte_each_way_even_over_a_bad_bridge() {
         server.close();
         assert!(server.take() == data && client.take() == data);
         sim.run_until(|| client.is_over() && server.is_over(), 600 * SECOND);
-        assert!(count.get() > 1000);
+        assert!(count.get() > 200, "enough to be lost and doubled");
     });
 }
 

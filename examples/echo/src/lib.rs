@@ -7,12 +7,13 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 use core::future::Future;
+use core::net::Ipv6Addr;
 
-use fata::net::{Error, Stack, TcpStream};
+use fata::net::{Error, ListenOptions, Stack, TcpOptions, TcpStream};
 use fata::{Env, NetworkError};
 
 /// Bytes that are read at a time.
-const BUFFER: usize = 4096;
+const BUFFER: usize = 16 << 10;
 
 /// Serves until the program ends.
 ///
@@ -21,9 +22,9 @@ const BUFFER: usize = 4096;
 pub async fn serve(env: Env) -> Result<(), NetworkError> {
     let net = env.net().await?;
     let services = [
-        env.spawn(tcp(env.clone(), net.clone(), 7, echo)),
-        env.spawn(tcp(env.clone(), net.clone(), 9, discard)),
-        env.spawn(tcp(env.clone(), net.clone(), 19, generate)),
+        env.spawn(tcp(env.clone(), net.clone(), 7, TcpOptions::default(), echo)),
+        env.spawn(tcp(env.clone(), net.clone(), 9, bulk(&net), discard)),
+        env.spawn(tcp(env.clone(), net.clone(), 19, bulk(&net), generate)),
         env.spawn(udp_echo(net)),
     ];
     for service in services {
@@ -35,13 +36,27 @@ pub async fn serve(env: Env) -> Result<(), NetworkError> {
     Ok(())
 }
 
+/// Settings for few connections that transfer much: buffers eight times as large as usual.
+fn bulk(net: &Stack) -> TcpOptions {
+    let usual = net.limits();
+    TcpOptions {
+        rx_buffer: Some(8 * usual.tcp_rx_buffer),
+        tx_buffer: Some(8 * usual.tcp_tx_buffer),
+        ..TcpOptions::default()
+    }
+}
+
 /// Serves each connection to `port` in a task of its own.
-async fn tcp<F, T>(env: Env, net: Stack, port: u16, service: F) -> Result<(), Error>
+async fn tcp<F, T>(env: Env, net: Stack, port: u16, tcp: TcpOptions, service: F) -> Result<(), Error>
 where
     F: Fn(TcpStream) -> T + 'static,
     T: Future<Output = Result<(), Error>> + 'static,
 {
-    let listener = net.listen(port)?;
+    let options = ListenOptions {
+        tcp,
+        ..ListenOptions::default()
+    };
+    let listener = net.listen_on((Ipv6Addr::UNSPECIFIED, port).into(), options)?;
     log::info!("listening on TCP port {port}");
     loop {
         let stream = listener.accept().await?;

@@ -11,7 +11,7 @@ use fata_events::xen::XenLoop;
 use fata_grant::{BackRing, Table};
 use fata_hypercall::{DomId, GrantRef, Hypervisor, Port, SharedPage};
 use fata_netfront::abi::{RxRequest, RxResponse, RxSlot, TxRequest, TxResponse};
-use fata_netfront::{Error, Options, RxChecksum, TxChecksum, Vif};
+use fata_netfront::{Error, Options, RxChecksum, TxChecksum, TxMeta, Vif};
 use fata_sim::netback::Behaviour;
 use fata_sim::{Access, Domain, Mapping, Netback, Sim, VifConfig};
 use fata_xenstore::Store;
@@ -196,7 +196,7 @@ fn move_frames(vif: &Vif<Domain>, mode: &Cell<Mode>, seen: &RefCell<Vec<Seen>>, 
         to_send.pop();
         room.consume(len, |bytes| {
             fill(bytes, len as u8);
-            ((), TxChecksum::Complete)
+            ((), TxMeta::default())
         });
     }
     loop {
@@ -218,7 +218,12 @@ fn move_frames(vif: &Vif<Domain>, mode: &Cell<Mode>, seen: &RefCell<Vec<Seen>>, 
                 }
                 let Some(frame) = vif.receive() else { return };
                 let meta = frame.meta();
-                if meta.len > usize::from(vif.mtu().unwrap_or(0)) + 14 {
+                let Some(identity) = vif.identity() else { return };
+                let longest = match meta.gso {
+                    Some(_) => identity.segmentation.longest.into(),
+                    None => usize::from(identity.mtu) + 14,
+                };
+                if meta.len > longest {
                     continue;
                 }
                 frame.consume(|from| {
@@ -227,8 +232,12 @@ fn move_frames(vif: &Vif<Domain>, mode: &Cell<Mode>, seen: &RefCell<Vec<Seen>>, 
                         to.copy_from_slice(from);
                         to[..6].copy_from_slice(&from[6..12]);
                         to[6..12].copy_from_slice(&from[..6]);
-                        let blank = meta.checksum == RxChecksum::Blank;
-                        ((), if blank { TxChecksum::Blank } else { TxChecksum::Complete })
+                        let checksum = match meta.checksum {
+                            RxChecksum::Blank => TxChecksum::Blank,
+                            _ => TxChecksum::Complete,
+                        };
+                        let gso = meta.gso;
+                        ((), TxMeta { checksum, gso })
                     });
                 });
             }
@@ -328,7 +337,12 @@ impl Device {
     /// Goes to InitWait, waits for the frontend, and maps what it shares; the frontend does not see Connected yet.
     #[track_caller]
     pub fn attach(&self, sim: &Sim, domain: &Domain) -> Backend {
-        for key in ["feature-sg", "feature-ipv6-csum-offload", "feature-rx-copy"] {
+        for key in [
+            "feature-sg",
+            "feature-ipv6-csum-offload",
+            "feature-rx-copy",
+            "feature-gso-tcpv4",
+        ] {
             self.set(sim, key, "1");
         }
         self.set(sim, "state", "2");

@@ -26,7 +26,7 @@ pub enum Trick {
     RxBounds,
     /// A packet of ever more slots.
     RxEndless,
-    /// Extras of any type, each announcing another.
+    /// Extras of any type and content, each announcing another.
     RxExtras,
     /// Any bytes over slots of a ring, again and again: what was read once is another thing when read twice.
     Scribble,
@@ -173,7 +173,10 @@ impl Link {
             Trick::RxExtras => {
                 let slots = 1 + below(u64::from(SIZE));
                 let first = response(0, EXTRA_INFO, 100);
-                let extras = (0..slots).map(|_| [below(7) as u8, u8::from(below(8) != 0), 0, 0, 0, 0, 0, 0]);
+                let extras = (0..slots).map(|_| {
+                    let [size, kind, ..] = below(u64::MAX).to_le_bytes();
+                    [below(7) as u8, u8::from(below(8) != 0), size & 1, 0, kind & 3, 0, 0, 0]
+                });
                 answer(&mut self.rx, std::iter::once(first).chain(extras));
             }
             Trick::Scribble => {

@@ -57,7 +57,8 @@ impl XenbusState {
 /// How a backend fills the guest's buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fill {
-    /// Bytes that go into one buffer at most. Linux fills whole pages; fewer make short packets span slots.
+    /// Bytes that go into one buffer at most. Linux fills whole pages; fewer make short packets span slots. A long packet
+    /// has more in each, so that it takes no more slots than Linux uses.
     pub chunk: usize,
     /// Bytes left free at the front of a buffer where there is room.
     pub headroom: usize,

@@ -15,9 +15,18 @@ const EXTRA_INFO: u16 = 8;
 const EXTRA_GSO: u8 = 1;
 const ERROR: i16 = -1;
 
+/// `XEN_NETBK_RX_SLOTS_MAX`, without the slot of an extra.
+const SLOTS_MAX: usize = 18;
+
+/// How many bytes of a packet go into one buffer.
+fn chunk(packet: &Packet, fill: Fill) -> usize {
+    let least = packet.bytes.len().div_ceil(SLOTS_MAX).max(1);
+    fill.chunk.max(least).min(PAGE_SIZE)
+}
+
 /// How many slots a packet takes.
 pub(super) fn slots(packet: &Packet, fill: Fill) -> u32 {
-    let data = packet.bytes.len().div_ceil(fill.chunk.clamp(1, PAGE_SIZE)).max(1);
+    let data = packet.bytes.len().div_ceil(chunk(packet, fill)).max(1);
     data as u32 + u32::from(packet.gso.is_some())
 }
 
@@ -26,7 +35,7 @@ pub(super) fn slots(packet: &Packet, fill: Fill) -> u32 {
 /// # Errors
 /// A buffer could not be written.
 pub(super) fn put(ring: &mut Ring, dom0: &Domain, guest: DomId, packet: &Packet, fill: Fill) -> Result<(), String> {
-    let chunks: Vec<&[u8]> = packet.bytes.chunks(fill.chunk.clamp(1, PAGE_SIZE)).collect();
+    let chunks: Vec<&[u8]> = packet.bytes.chunks(chunk(packet, fill)).collect();
     let mut result = Ok(());
     for (index, chunk) in chunks.iter().enumerate() {
         let request: [u8; 8] = ring.peek(0);

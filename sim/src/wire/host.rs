@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::rc::Rc;
 
 use fata_hypercall::SystemTime;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, PacketMeta, RxToken, TxToken};
 use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
@@ -20,6 +21,8 @@ use super::switch::{Plug, Switch};
 use crate::machine::Machine;
 use crate::sim::{Next, Sim, Waker};
 
+/// The longest frame of many segments.
+const LONGEST: usize = 65_535;
 /// Bytes in a TCP connection's buffers.
 const TCP_BUFFER: usize = 64 * 1024;
 
@@ -36,12 +39,14 @@ pub struct HostConfig {
     pub gateway: Option<Ipv4Addr>,
     /// Largest packet without the Ethernet header.
     pub mtu: usize,
+    /// Whether it leaves it to others to cut long TCP segments over IPv4, as Linux does on a bridge.
+    pub gso: bool,
     /// Hand out addresses. Needs an IPv4 address of its own.
     pub dhcp: Option<DhcpConfig>,
 }
 
 impl Default for HostConfig {
-    /// `host`, 10.0.0.1/24 and fd00::1/64, without DHCP.
+    /// `host`, 10.0.0.1/24 and fd00::1/64, with segmentation offload, without DHCP.
     fn default() -> Self {
         Self {
             name: "host".to_owned(),
@@ -52,6 +57,7 @@ impl Default for HostConfig {
             ],
             gateway: None,
             mtu: 1500,
+            gso: true,
             dhcp: None,
         }
     }
@@ -61,13 +67,14 @@ impl Default for HostConfig {
 struct Card {
     plug: Plug,
     mtu: usize,
+    gso: bool,
     machine: Rc<Machine>,
     name: String,
     pinger: Pinger,
 }
 
 struct Received(Vec<u8>);
-struct Sending<'a>(&'a Plug);
+struct Sending<'a>(&'a Plug, Option<NonZeroU16>);
 
 impl RxToken for Received {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -79,8 +86,19 @@ impl TxToken for Sending<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut bytes = vec![0; len];
         let result = f(&mut bytes);
-        self.0.send(Packet::new(bytes));
+        let mut packet = Packet::new(bytes);
+        if let Some(size) = self.1 {
+            packet.aggregate(size);
+        } else {
+            // The card leaves TCP's checksum to us, as one that cuts segments does.
+            packet.fill();
+        }
+        self.0.send(packet);
         result
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.1 = meta.segmentation_offload_size;
     }
 }
 
@@ -97,17 +115,23 @@ impl Device for Card {
             ));
         }
         self.pinger.look(&packet.bytes);
-        Some((Received(packet.bytes), Sending(&self.plug)))
+        Some((Received(packet.bytes), Sending(&self.plug, None)))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Sending<'_>> {
-        Some(Sending(&self.plug))
+        Some(Sending(&self.plug, None))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = self.mtu + 14;
+        // smoltcp fills no checksum where it leaves segments uncut.
+        capabilities.checksum.tcp = smoltcp::phy::Checksum::Rx;
+        if self.gso {
+            // smoltcp 0.14 drops them over IPv6.
+            capabilities.segmentation.tcpv4 = NonZeroUsize::new(LONGEST);
+        }
         capabilities
     }
 }
@@ -237,6 +261,7 @@ impl State {
             plug,
             pinger: Pinger::new(config.mac, &config.addresses, config.mtu),
             mtu: config.mtu,
+            gso: config.gso,
             machine: Rc::clone(&sim.machine),
             name: config.name,
         };

@@ -1,5 +1,7 @@
 //! A frame on its way between backends, bridges and hosts in dom0, with what Linux keeps beside it in an skb.
 
+use std::num::NonZeroU16;
+
 /// What is known about the TCP or UDP checksum of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
@@ -141,6 +143,25 @@ impl Packet {
         let value = if transport.is_udp && value == 0 { 0xffff } else { value };
         self.bytes[transport.field..transport.field + 2].copy_from_slice(&value.to_be_bytes());
         good
+    }
+
+    /// Makes a long TCP segment many, each with so many bytes of payload: whoever needs them cuts it.
+    pub(super) fn aggregate(&mut self, size: NonZeroU16) {
+        let kind = match self.bytes.get(12..14) {
+            Some([0x86, 0xdd]) => GsoKind::Tcp6,
+            _ => GsoKind::Tcp4,
+        };
+        self.gso = Some(Gso { kind, size: size.get() });
+        self.blank();
+    }
+
+    /// Fills in the checksum of a TCP segment, whatever the field holds.
+    pub(super) fn fill(&mut self) {
+        if self.transport().is_some_and(|transport| !transport.is_udp) {
+            self.blank();
+            self.complete();
+            self.checksum = Checksum::Complete;
+        }
     }
 
     /// Puts the pseudo-header's sum into the field, as a sender on the same machine leaves it. False if this is no
