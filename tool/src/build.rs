@@ -37,8 +37,10 @@ pub(crate) fn image(workspace: &Workspace, name: &str) -> Result<Image, Error> {
         debug: dist.join(format!("{name}.debug")),
         config: dist.join(format!("{name}.cfg")),
     };
-    fs::copy(&linked, &image.debug).map_err(Error::file(&image.debug))?;
-    strip(workspace.root(), &image.debug, &image.elf)?;
+    replace(&image.debug, |new| {
+        fs::copy(&linked, new).map(drop).map_err(Error::file(new))
+    })?;
+    replace(&image.elf, |new| strip(workspace.root(), &image.debug, new))?;
     let config = xl::Config {
         name,
         // Beside it, so that the two files can be copied anywhere.
@@ -48,9 +50,24 @@ pub(crate) fn image(workspace: &Workspace, name: &str) -> Result<Image, Error> {
         bridge: image.application.network.then_some("xenbr0"),
         arguments: &[],
     };
-    fs::write(&image.config, config.text()).map_err(Error::file(&image.config))?;
+    replace(&image.config, |new| {
+        fs::write(new, config.text()).map_err(Error::file(new))
+    })?;
     bar.done();
     Ok(image)
+}
+
+/// Has `write` make a file, and puts it in place of `path` when it is whole: whoever builds or starts the same image at this
+/// moment sees the old one or the new one.
+fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let new = PathBuf::from(name);
+    let written = write(&new).and_then(|()| fs::rename(&new, path).map_err(Error::file(path)));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
 }
 
 /// Says what was built.
