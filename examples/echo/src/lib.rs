@@ -36,12 +36,12 @@ pub async fn serve(env: Env) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Settings for few connections that transfer much: buffers eight times as large as usual.
+/// Settings for few connections that transfer much: buffers sixteen times as large as usual.
 fn bulk(net: &Stack) -> TcpOptions {
     let usual = net.limits();
     TcpOptions {
-        rx_buffer: Some(8 * usual.tcp_rx_buffer),
-        tx_buffer: Some(8 * usual.tcp_tx_buffer),
+        rx_buffer: Some(16 * usual.tcp_rx_buffer),
+        tx_buffer: Some(16 * usual.tcp_tx_buffer),
         ..TcpOptions::default()
     }
 }
