@@ -126,9 +126,20 @@ fn discard_and_chargen(bench: &Bench<'_>) -> Result<(), Failure> {
     let echo = bench.start(bench.server("echo", "")?)?;
     echo.says("listening")?;
     bench.peer(&format!("discard {}:9 --bytes {}", echo.v4, 8 << 20))?;
-    bench
-        .peer(&format!("chargen {}:19 --bytes {}", echo.v4, 8 << 20))
-        .map(drop)
+    bench.peer(&format!("chargen {}:19 --bytes {}", echo.v4, 8 << 20))?;
+    // Segments pass netback uncut; acknowledgements are among the frames.
+    for direction in ["rx", "tx"] {
+        let mean = bench.dom0(&format!(
+            "cd /sys/class/net/vif$(xl domid {}).0/statistics; echo $(($(cat {direction}_bytes) / $(cat {direction}_packets)))",
+            echo.name
+        ))?;
+        let bytes: u32 = mean.trim().parse().unwrap_or_default();
+        ensure!(
+            bytes > 3000,
+            "frames of {bytes} bytes in the mean, netback's {direction}"
+        );
+    }
+    Ok(())
 }
 
 fn udp_echo(bench: &Bench<'_>) -> Result<(), Failure> {
