@@ -42,7 +42,7 @@ pub(super) struct Link {
     pub(super) lenient: bool,
     /// Pages that a hostile backend does not let go.
     pub(super) kept: Vec<Mapping>,
-    /// What the guest has sent from.
+    /// What the guest has sent from, as long as we kept to the rules: later, a request may be what we wrote over it.
     pub(super) tx_references: BTreeSet<GrantRef>,
     pub(super) can_gather: bool,
     pub(super) can_gso4: bool,
@@ -155,7 +155,9 @@ impl Link {
                 self.publish_tx(stats);
             }
             Ok(Taken::Packet(pending)) => {
-                self.tx_references.extend(pending.references());
+                if !self.lenient {
+                    self.tx_references.extend(pending.references());
+                }
                 self.pending.push_back(pending);
             }
             Err(fatal) => {

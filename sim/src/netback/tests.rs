@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fata_hypercall::{Hypervisor, PAGE_SIZE, Port, SharedPage};
 
-use super::{Behaviour, Checksums, Fill, Netback, XenbusState};
+use super::{Behaviour, Checksums, Fill, Malice, Netback, Trick, XenbusState};
 use crate::domain::Domain;
 use crate::sim::{Next, Sim};
 use crate::toolstack::VifConfig;
@@ -551,6 +551,42 @@ fn a_buffer_that_cannot_be_written_is_an_error() {
     sim.run_until_idle();
     assert_eq!(front.received(), [(0, 0, 0, -1)]);
     assert!(sim.take_violations()[0].contains("cannot write to buffer 16"));
+}
+
+/// A backend that writes to what was sent from, and puts responses over requests that it has not read yet.
+fn play_tricks(front: &mut Front<'_>) {
+    front.vif.set_malice(Malice {
+        one_in: 1,
+        tricks: &[Trick::TxId, Trick::WriteReadOnly],
+    });
+    for _ in 0..50 {
+        front.push(&[(0, 0, 0, 200); 8]);
+        front.publish();
+    }
+}
+
+#[test]
+fn a_transmit_buffer_that_can_be_written_is_found() {
+    let sim = Sim::new(1);
+    sim.expect_violations();
+    let mut front = Front::connected(&sim, Behaviour::default());
+    front.push(&[(0, 0, 0, 200)]);
+    front.publish();
+    play_tricks(&mut front);
+    assert!(sim.take_violations()[0].contains("wrote to d1's transmit buffer 16"));
+}
+
+#[test]
+fn a_request_that_the_backend_has_overwritten_accuses_nobody() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed);
+        let mut front = Front::connected(&sim, Behaviour::default());
+        front.grant(DATA, &front.data[0], 5);
+        front.push(&[(0, 0, 0, 200)]);
+        front.publish();
+        // Pages from 17 on may be written, as those may that are received into.
+        play_tricks(&mut front);
+    }
 }
 
 #[test]
