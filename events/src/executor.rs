@@ -8,8 +8,6 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-use futures_util::FutureExt;
-
 use crate::join_handle::{JoinHandle, Promise};
 use crate::ready::{ReadyQueue, TaskId};
 use crate::sync::Arc;
@@ -220,9 +218,7 @@ impl Handle {
         F: Future + 'static,
     {
         let (promise, state) = Promise::new();
-        // `map`, not an async block: that would hold the future twice, once as what it captured and once as what it
-        // awaits, and futures are large.
-        let task = self.insert(Box::pin(future.map(move |value| promise.keep(value))));
+        let task = self.insert(Box::pin(promise.until(future)));
         JoinHandle::new(self.clone(), task, state)
     }
 

@@ -5,7 +5,9 @@ use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
+
+use pin_project_lite::pin_project;
 
 use crate::Handle;
 use crate::ready::TaskId;
@@ -42,7 +44,15 @@ impl<T> Promise<T> {
         (Self(Rc::clone(&state)), state)
     }
 
-    pub(crate) fn keep(self, value: T) {
+    /// The task that keeps it, with what comes of `future`.
+    pub(crate) fn until<F: Future<Output = T>>(self, future: F) -> Promised<F> {
+        Promised {
+            future,
+            promise: Some(self),
+        }
+    }
+
+    fn keep(self, value: T) {
         self.0.value.set(Some(value));
     }
 }
@@ -54,6 +64,29 @@ impl<T> Drop for Promise<T> {
         if let Some(waker) = joiner {
             waker.wake();
         }
+    }
+}
+
+pin_project! {
+    /// The future of [`Promise::until`].
+    // Not an async block: see `Timeout`.
+    pub(crate) struct Promised<F: Future> {
+        #[pin]
+        future: F,
+        promise: Option<Promise<F::Output>>,
+    }
+}
+
+impl<F: Future> Future for Promised<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let value = ready!(this.future.poll(cx));
+        if let Some(promise) = this.promise.take() {
+            promise.keep(value);
+        }
+        Poll::Ready(())
     }
 }
 

@@ -64,5 +64,5 @@ pub use embassy_futures::{join, select};
 pub use executor::{Executor, Handle, Stats, Turn};
 pub use join_handle::{Cancelled, JoinHandle};
 pub use signal::{Raised, Signal, any};
-pub use timers::{Sleep, TimedOut};
+pub use timers::{Sleep, TimedOut, Timeout};
 pub use yield_now::{YieldNow, yield_now};

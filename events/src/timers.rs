@@ -6,8 +6,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-use embassy_futures::select::{Either, select};
-use futures_util::FutureExt;
+use pin_project_lite::pin_project;
 
 use crate::timer_heap::TimerKey;
 use crate::{Handle, Instant};
@@ -46,11 +45,7 @@ impl Handle {
     ///
     /// # Errors
     /// The output is [`TimedOut`] when the time is up.
-    pub fn timeout<F: Future>(
-        &self,
-        duration: Duration,
-        future: F,
-    ) -> impl Future<Output = Result<F::Output, TimedOut>> + use<F> {
+    pub fn timeout<F: Future>(&self, duration: Duration, future: F) -> Timeout<F> {
         self.timeout_at(self.after(duration), future)
     }
 
@@ -66,16 +61,36 @@ impl Handle {
     ///
     /// # Errors
     /// The output is [`TimedOut`] when the time is up.
-    pub fn timeout_at<F: Future>(
-        &self,
-        deadline: Instant,
+    pub fn timeout_at<F: Future>(&self, deadline: Instant, future: F) -> Timeout<F> {
+        Timeout {
+            future,
+            sleep: self.sleep_until(deadline),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Handle::timeout`] and [`Handle::timeout_at`].
+    // Not an async block: that would hold `future` twice, once as what it captured and once as what it awaits, and futures
+    // are large.
+    #[derive(Debug)]
+    #[must_use = "a future does nothing unless it is awaited"]
+    pub struct Timeout<F> {
+        #[pin]
         future: F,
-    ) -> impl Future<Output = Result<F::Output, TimedOut>> + use<F> {
-        // Put together from parts, not an async block: that would hold `future` twice (see `Handle::spawn`).
-        select(future, self.sleep_until(deadline)).map(|first| match first {
-            Either::First(output) => Ok(output),
-            Either::Second(()) => Err(TimedOut),
-        })
+        sleep: Sleep,
+    }
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, TimedOut>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.future.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => Pin::new(this.sleep).poll(cx).map(|()| Err(TimedOut)),
+        }
     }
 }
 

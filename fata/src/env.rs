@@ -10,7 +10,7 @@ use core::fmt;
 use core::future::Future;
 use core::time::Duration;
 
-use fata_events::{Handle, Instant, JoinHandle, Sleep, TimedOut};
+use fata_events::{Handle, Instant, JoinHandle, Sleep, Timeout};
 #[cfg(feature = "net")]
 use fata_net::Stack;
 
@@ -137,9 +137,9 @@ impl Env {
     /// Runs `future`, but not for longer than `duration`.
     ///
     /// # Errors
-    /// [`TimedOut`], and `future` is dropped.
-    pub async fn timeout<F: Future>(&self, duration: Duration, future: F) -> Result<F::Output, TimedOut> {
-        self.0.handle.timeout(duration, future).await
+    /// [`TimedOut`](crate::TimedOut), and `future` is dropped.
+    pub fn timeout<F: Future>(&self, duration: Duration, future: F) -> Timeout<F> {
+        self.0.handle.timeout(duration, future)
     }
 
     /// The monotonic clock: time since the program started.

@@ -87,7 +87,7 @@ pub mod xen;
 pub use console::Console;
 pub use env::Env;
 pub use exit::{ExitCode, Failure, Outcome, Termination};
-pub use fata_events::{Cancelled, Instant, JoinHandle, TimedOut};
+pub use fata_events::{Cancelled, Instant, JoinHandle, Sleep, TimedOut, Timeout};
 pub use fata_macros::main;
 #[cfg(feature = "net")]
 pub use fata_net as net;
