@@ -37,15 +37,15 @@ impl Request {
     /// ```
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Self> {
-        Some(match value {
-            b"" => return None,
-            b"poweroff" => Self::PowerOff,
-            b"halt" => Self::Halt,
-            b"reboot" => Self::Reboot,
-            b"suspend" => Self::Suspend,
-            b"crash" => Self::Crash,
-            _ => Self::Other,
-        })
+        const WISHES: [(&[u8], Request); 5] = [
+            (b"poweroff", Request::PowerOff),
+            (b"halt", Request::Halt),
+            (b"reboot", Request::Reboot),
+            (b"suspend", Request::Suspend),
+            (b"crash", Request::Crash),
+        ];
+        let known = WISHES.iter().find(|(name, _)| *name == value);
+        (!value.is_empty()).then(|| known.map_or(Self::Other, |(_, wish)| *wish))
     }
 
     /// Whether [`Control::new`] announces that we follow it.

@@ -44,9 +44,9 @@ impl Filter {
         let mut filter = Self::default();
         for part in value.split(',') {
             match part.split_once('=') {
-                None => filter.default = level(part).ok_or(EXPECTED)?,
+                None => filter.default = part.parse().map_err(|_| EXPECTED)?,
                 Some((target, name)) if !target.is_empty() => {
-                    filter.targets.push((target.to_string(), level(name).ok_or(EXPECTED)?));
+                    filter.targets.push((target.to_string(), name.parse().map_err(|_| EXPECTED)?));
                 }
                 Some(_) => return Err(EXPECTED),
             }
@@ -92,16 +92,4 @@ fn within(target: &str, name: &str) -> bool {
     target
         .strip_prefix(name)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
-
-fn level(name: &str) -> Option<LevelFilter> {
-    Some(match name {
-        "off" => LevelFilter::Off,
-        "error" => LevelFilter::Error,
-        "warn" => LevelFilter::Warn,
-        "info" => LevelFilter::Info,
-        "debug" => LevelFilter::Debug,
-        "trace" => LevelFilter::Trace,
-        _ => return None,
-    })
 }
