@@ -72,10 +72,26 @@ impl RxFrame for Received<'_> {
 
     fn consume<R>(mut self, f: impl FnOnce(&[u8]) -> R) -> R {
         self.used = true;
-        let mut once = Once::New(f);
-        self.interface.read(&mut |frame| once.call(|f| f(frame)));
-        // The link went down between the look and the reading: the stack sees a frame without bytes, and drops it.
-        once.finish(|f| f(&[]))
+        let (mut f, mut value) = (Some(f), None);
+        read(self.interface, &mut |frame| {
+            if let Some(f) = f.take() {
+                value = Some(f(frame));
+            }
+        });
+        value.unwrap_or_else(|| unreachable!("a frame is shown in any case"))
+    }
+}
+
+/// Shows the next frame to `f`, or one without bytes, which the stack drops: the link may have gone down between the look
+/// and the reading.
+fn read(interface: &dyn Interface, f: &mut dyn FnMut(&[u8])) {
+    let mut shown = false;
+    interface.read(&mut |frame| {
+        shown = true;
+        f(frame);
+    });
+    if !shown {
+        f(&[]);
     }
 }
 
@@ -89,43 +105,26 @@ impl Drop for Received<'_> {
 
 impl TxFrame for Room<'_> {
     fn consume<R>(self, len: usize, f: impl FnOnce(&mut [u8]) -> (R, TxMeta)) -> R {
-        let mut once = Once::New(f);
-        self.0.write(len, &mut |frame| {
-            let mut meta = TxMeta::default();
-            once.call(|f| {
-                let (value, its_meta) = f(frame);
-                meta = its_meta;
-                value
-            });
+        let (mut f, mut value) = (Some(f), None);
+        write(self.0, len, &mut |frame| {
+            let Some(f) = f.take() else { return TxMeta::default() };
+            let (result, meta) = f(frame);
+            value = Some(result);
             meta
         });
-        // The link went down meanwhile: the frame is lost, as frames may be.
-        once.finish(|f| f(&mut alloc::vec![0; len]).0)
+        value.unwrap_or_else(|| unreachable!("a frame is written in any case"))
     }
 }
 
-/// A function that is called once, through an object that could call it more often or not at all.
-enum Once<F, R> {
-    New(F),
-    Called(R),
-    Running,
-}
-
-impl<F, R> Once<F, R> {
-    fn call(&mut self, with: impl FnOnce(F) -> R) {
-        *self = match core::mem::replace(self, Self::Running) {
-            Self::New(f) => Self::Called(with(f)),
-            called => called,
-        };
-    }
-
-    /// What it gave; it is called now if it was not.
-    fn finish(mut self, with: impl FnOnce(F) -> R) -> R {
-        self.call(with);
-        match self {
-            Self::Called(value) => value,
-            Self::New(_) | Self::Running => unreachable!("a function that calls itself"),
-        }
+/// Has `f` write a frame, and queues it, unless the link went down meanwhile: then it is lost, as frames may be.
+fn write(interface: &dyn Interface, len: usize, f: &mut dyn FnMut(&mut [u8]) -> TxMeta) {
+    let mut written = false;
+    interface.write(len, &mut |frame| {
+        written = true;
+        f(frame)
+    });
+    if !written {
+        f(&mut alloc::vec![0; len]);
     }
 }
 

@@ -16,14 +16,14 @@ pub(super) const VECTORS: usize = 32;
 #[repr(C, align(16))]
 pub(super) struct Table<T>(UnsafeCell<T>);
 
-// SAFETY: only ever accessed by `set`, on the one CPU there is, and by the processor.
+// SAFETY: only ever accessed by `change`, on the one CPU there is, and by the processor.
 unsafe impl<T> Sync for Table<T> {}
 
 impl<T> Table<T> {
-    fn set(&self, value: T) {
-        // SAFETY: nothing else in the program refers to the content. The processor looks at it when it is told to
-        // (`ltr`, `lidt`, a segment load), and never finds a live descriptor changed.
-        unsafe { *self.0.get() = value }
+    fn change(&self, change: impl FnOnce(&mut T)) {
+        // SAFETY: the only reference to the content, for `change` does not come back here. The processor looks at it when
+        // it is told to (`ltr`, `lidt`, a segment load) and at a fault, and never finds a live descriptor changed.
+        change(unsafe { &mut *self.0.get() });
     }
 }
 
@@ -65,21 +65,15 @@ struct TaskState {
 
 const _: () = assert!(size_of::<TaskState>() == 104);
 
-impl TaskState {
-    const fn new(interrupt_stacks: [u64; 7]) -> Self {
-        Self {
-            reserved: 0,
-            privileged_stacks: [0; 3],
-            reserved_too: 0,
-            interrupt_stacks,
-            reserved_also: 0,
-            reserved_word: 0,
-            io_map: size_of::<Self>() as u16,
-        }
-    }
-}
-
-static TSS: Table<TaskState> = Table(UnsafeCell::new(TaskState::new([0; 7])));
+static TSS: Table<TaskState> = Table(UnsafeCell::new(TaskState {
+    reserved: 0,
+    privileged_stacks: [0; 3],
+    reserved_too: 0,
+    interrupt_stacks: [0; 7],
+    reserved_also: 0,
+    reserved_word: 0,
+    io_map: size_of::<TaskState>() as u16,
+}));
 
 /// A stack for faults, since the program's own may be what is broken.
 #[repr(C, align(16))]
@@ -107,29 +101,26 @@ static IDT: Table<[[u64; 2]; VECTORS]> = Table(UnsafeCell::new([[0; 2]; VECTORS]
 /// Has the next fault run on the second stack, because a report is being written on the first, which is needed still.
 pub(crate) fn protect_report() {
     // The processor reads the stacks from here at each fault, so this works at once.
-    TSS.set(TaskState::new([
-        DOUBLE_FAULTS.top(),
-        DOUBLE_FAULTS.top(),
-        0,
-        0,
-        0,
-        0,
-        0,
-    ]));
+    TSS.change(|tss| tss.interrupt_stacks[0] = DOUBLE_FAULTS.top());
 }
 
 /// Installs the task state segment and a gate for every exception. The handler of vector n begins at
 /// `stubs + n * stub_size`.
 pub(super) fn load(stubs: u64, stub_size: u64) {
-    TSS.set(TaskState::new([FAULTS.top(), DOUBLE_FAULTS.top(), 0, 0, 0, 0, 0]));
+    TSS.change(|tss| {
+        tss.interrupt_stacks[0] = FAULTS.top();
+        tss.interrupt_stacks[1] = DOUBLE_FAULTS.top();
+    });
     let tss = TSS.0.get() as u64;
     // A 64-bit TSS that is present and available: its limit, its type, its address in four pieces.
     let low = 103 | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56;
-    GDT.set([0, CODE, DATA, low, tss >> 32]);
-    IDT.set(core::array::from_fn(|vector| {
-        let stack = if SECOND_STACK.contains(&vector) { 2 } else { 1 };
-        gate(stubs + vector as u64 * stub_size, stack)
-    }));
+    GDT.change(|gdt| [gdt[3], gdt[4]] = [low, tss >> 32]);
+    IDT.change(|gates| {
+        for (vector, slot) in gates.iter_mut().enumerate() {
+            let stack = if SECOND_STACK.contains(&vector) { 2 } else { 1 };
+            *slot = gate(stubs + vector as u64 * stub_size, stack);
+        }
+    });
     let idt = TablePointer {
         limit: size_of::<[[u64; 2]; VECTORS]>() as u16 - 1,
         base: &IDT,

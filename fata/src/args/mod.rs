@@ -249,12 +249,14 @@ impl Error {
         /// As much of a wrong argument as fits a line of the console.
         const SHOWN: usize = 200;
         let mut shown = String::new();
-        for c in argument.chars().flat_map(char::escape_default) {
-            if shown.len() == SHOWN {
+        for c in argument.chars() {
+            shown.extend(c.escape_default());
+            if shown.len() > SHOWN {
+                // It is ASCII.
+                shown.truncate(SHOWN);
                 shown.push_str("...");
                 break;
             }
-            shown.push(c);
         }
         Self {
             argument: shown,

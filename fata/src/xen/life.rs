@@ -9,6 +9,7 @@ use core::time::Duration;
 use fata_events::Handle;
 use fata_events::select::{Either, select};
 use fata_hypercall::{Hypervisor, ShutdownReason};
+use fata_xenstore::decimal;
 
 use super::port::XenPort;
 use super::{Application, End, control};
@@ -70,7 +71,7 @@ impl<H: Hypervisor> Life<H> {
 
     /// Says how it ended, to whom it may concern, and ends the domain.
     async fn finish(self, outcome: Outcome, request: Option<ShutdownRequest>) {
-        let status = outcome.code.0.to_string();
+        let status = decimal::string(outcome.code.0.into());
         if let Some(error) = &outcome.error {
             self.port.write(["error: ", error, "\n"].concat().as_bytes());
         }

@@ -1,6 +1,5 @@
 //! The facade's [`Port`], as a Xen domain provides it.
 
-use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 #[cfg(feature = "net")]
@@ -20,7 +19,7 @@ use fata_hypercall::Hypervisor;
 use fata_netfront::Options;
 #[cfg(feature = "net")]
 use fata_xenstore::xenbus;
-use fata_xenstore::{Error, Store};
+use fata_xenstore::{Error, Store, decimal};
 
 #[cfg(feature = "net")]
 use super::interface::VifInterface;
@@ -132,7 +131,10 @@ impl<H: Hypervisor> XenPort<H> {
 impl<H: Hypervisor> Port for XenPort<H> {
     fn machine(&self) -> String {
         match self.hv.version() {
-            Some(version) => format!("Xen {}.{}", version.major, version.minor),
+            Some(version) => {
+                let [major, minor] = [version.major, version.minor].map(|number| decimal::string(number.into()));
+                ["Xen ", &major, ".", &minor].concat()
+            }
             None => String::from("Xen"),
         }
     }
