@@ -8,7 +8,7 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
-use crate::join_handle::{JoinHandle, Promise};
+use crate::join_handle::{JoinHandle, LifeLine, Promise};
 use crate::ready::{ReadyQueue, TaskId};
 use crate::sync::Arc;
 use crate::tasks::Tasks;
@@ -218,22 +218,24 @@ impl Handle {
         F: Future + 'static,
     {
         let (promise, state) = Promise::new();
-        let task = self.insert(Box::pin(promise.until(future)));
-        JoinHandle::new(self.clone(), task, state)
+        JoinHandle::new(self.insert(Box::pin(promise.until(future))), state)
     }
 
     /// Takes a task in, unless the loop is gone; then the task is dropped.
-    fn insert(&self, future: Pin<Box<dyn Future<Output = ()>>>) -> Option<TaskId> {
+    fn insert(&self, future: Pin<Box<dyn Future<Output = ()>>>) -> LifeLine {
         let shared = &*self.0;
-        if shared.closed.get() {
-            return None;
+        let task = (!shared.closed.get()).then(|| {
+            let mut tasks = shared.tasks.borrow_mut();
+            let (id, header) = tasks.insert(&shared.ready, future);
+            shared.ready.reserve(tasks.alive());
+            shared.spawned.set(shared.spawned.get() + 1);
+            header.enqueue();
+            id
+        });
+        LifeLine {
+            handle: self.clone(),
+            task,
         }
-        let mut tasks = shared.tasks.borrow_mut();
-        let (id, header) = tasks.insert(&shared.ready, future);
-        shared.ready.reserve(tasks.alive());
-        shared.spawned.set(shared.spawned.get() + 1);
-        header.enqueue();
-        Some(id)
     }
 
     /// The time.

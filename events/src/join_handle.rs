@@ -98,20 +98,33 @@ impl<F: Future> Future for Promised<F> {
 /// A task that is cancelled while it runs (it dropped its own handle) runs on to its next `await`.
 #[must_use = "dropping a JoinHandle cancels the task; `.detach()` lets it run"]
 pub struct JoinHandle<T> {
-    handle: Handle,
-    /// `None` when there is nothing to cancel any more.
-    task: Option<TaskId>,
+    line: LifeLine,
     state: Rc<JoinState<T>>,
 }
 
+/// Cancels a task when it is dropped. It does not know the task's result.
+pub(crate) struct LifeLine {
+    pub(crate) handle: Handle,
+    /// `None` when there is nothing to cancel any more.
+    pub(crate) task: Option<TaskId>,
+}
+
+impl Drop for LifeLine {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            self.handle.0.cancel(task);
+        }
+    }
+}
+
 impl<T> JoinHandle<T> {
-    pub(crate) fn new(handle: Handle, task: Option<TaskId>, state: Rc<JoinState<T>>) -> Self {
-        Self { handle, task, state }
+    pub(crate) fn new(line: LifeLine, state: Rc<JoinState<T>>) -> Self {
+        Self { line, state }
     }
 
     /// Lets the task run to its end by itself. Its result is dropped.
     pub fn detach(mut self) {
-        self.task = None;
+        self.line.task = None;
     }
 
     /// Cancels the task: the same as dropping the handle, for places where that should be seen.
@@ -140,18 +153,10 @@ impl<T> Future for JoinHandle<T> {
     }
 }
 
-impl<T> Drop for JoinHandle<T> {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.take() {
-            self.handle.0.cancel(task);
-        }
-    }
-}
-
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinHandle")
-            .field("task", &self.task)
+            .field("task", &self.line.task)
             .field("finished", &self.is_finished())
             .finish()
     }

@@ -189,18 +189,16 @@ impl Env {
     #[cfg(feature = "net")]
     fn interface_stats(&self) -> Vec<InterfaceStats> {
         let networks = self.0.networks.borrow();
-        let interfaces = self.0.port.interfaces().into_iter();
-        interfaces
-            .map(|(index, interface)| InterfaceStats {
+        let mut all = Vec::new();
+        for (index, interface) in self.0.port.interfaces() {
+            let network = networks.iter().find(|network| network.index() == index);
+            all.push(InterfaceStats {
                 name: network::name(index),
                 link_up: interface.link_up(),
-                stack: networks
-                    .iter()
-                    .find(|network| network.index() == index)
-                    .map(Network::stats)
-                    .unwrap_or_default(),
-            })
-            .collect()
+                stack: network.map(Network::stats).unwrap_or_default(),
+            });
+        }
+        all
     }
 
     /// Waits until an administrator wants the program to end.

@@ -253,7 +253,12 @@ impl fmt::Display for Error {
                 write!(f, "no network interface {name}: {remedy}")
             }
             Self::NoInterface { name, there, .. } => {
-                write!(f, "no network interface {name}; there is {}", there.join(", "))
+                write!(f, "no network interface {name}; there is")?;
+                for (index, other) in there.iter().enumerate() {
+                    let comma = if index > 0 { "," } else { "" };
+                    write!(f, "{comma} {other}")?;
+                }
+                Ok(())
             }
             Self::NoLink { name, problem } => write!(f, "{name}: {problem}"),
             Self::NoDhcp { name } => write!(

@@ -138,8 +138,10 @@ impl State {
     }
 
     fn configured_gateways(&self) -> Vec<IpAddress> {
-        let v4 = self.gateway_v4().map(IpAddress::Ipv4);
-        v4.into_iter().chain(self.gateway_v6().map(IpAddress::Ipv6)).collect()
+        let mut gateways = Vec::new();
+        gateways.extend(self.gateway_v4().map(IpAddress::Ipv4));
+        gateways.extend(self.gateway_v6().map(IpAddress::Ipv6));
+        gateways
     }
 
     /// Puts configuration and lease into smoltcp's tables, beside what router advertisements have put there.
@@ -242,8 +244,11 @@ impl State {
         let mut dns = self.config.dns.clone();
         dns.extend(leased.iter().map(|address| IpAddr::V4(*address)));
         dns.truncate(NAME_SERVERS);
-        let v4 = self.interface.routes().get_default_ipv4_route();
-        let v6 = self.interface.routes().get_default_ipv6_route();
+        let routes = self.interface.routes();
+        let mut gateways = Vec::new();
+        for route in [routes.get_default_ipv4_route(), routes.get_default_ipv6_route()] {
+            gateways.extend(route.map(|route| IpAddr::from(route.via_router)));
+        }
         let addresses = self.interface.ip_addrs().iter();
         let status = Status {
             link_up: self.status.link_up,
@@ -252,7 +257,7 @@ impl State {
             addresses: addresses
                 .map(|cidr| Cidr::new(cidr.address().into(), cidr.prefix_len()))
                 .collect(),
-            gateways: v4.into_iter().chain(v6).map(|route| route.via_router.into()).collect(),
+            gateways,
             dns,
             dhcp_server: lease.map(|lease| lease.server),
         };

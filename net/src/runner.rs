@@ -102,12 +102,7 @@ impl State {
         // The device says when it has room. But it may be without a link, and connections must end all the same.
         let patience = (exhausted && self.sockets.connections() > 0).then(|| now + PATIENCE);
         let timer = self.sockets.agenda.next_timer();
-        let deadline = timer
-            .into_iter()
-            .chain(own)
-            .chain(self.no_router_at)
-            .chain(patience)
-            .min();
+        let deadline = [timer, own, self.no_router_at, patience].into_iter().flatten().min();
         Next {
             // To sleep until a time that is over would be to go round without letting anybody else run.
             more: received == self.limits.burst

@@ -8,9 +8,9 @@ use crate::{Error, Identity, features};
 
 /// Reads what the toolstack and the backend say about the interface. The backend has said all when it is InitWait.
 pub(crate) async fn identify(frontend: &Frontend, longest: u16) -> Result<Identity, Error> {
-    let ours = features::OURS.iter().map(|key| frontend.key(key));
-    let theirs = features::THEIRS.iter().map(|key| frontend.backend_key(key));
-    let paths: Vec<_> = ours.chain(theirs).collect();
+    let mut paths = Vec::new();
+    paths.extend(features::OURS.map(|key| frontend.key(key)));
+    paths.extend(features::THEIRS.map(|key| frontend.backend_key(key)));
     features::identity(&frontend.read_all(&paths).await?, longest)
 }
 

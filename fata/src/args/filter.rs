@@ -46,7 +46,9 @@ impl Filter {
             match part.split_once('=') {
                 None => filter.default = part.parse().map_err(|_| EXPECTED)?,
                 Some((target, name)) if !target.is_empty() => {
-                    filter.targets.push((target.to_string(), name.parse().map_err(|_| EXPECTED)?));
+                    filter
+                        .targets
+                        .push((target.to_string(), name.parse().map_err(|_| EXPECTED)?));
                 }
                 Some(_) => return Err(EXPECTED),
             }
