@@ -119,7 +119,8 @@ fn remapped() -> Vec<String> {
     flags
 }
 
-/// Takes symbols and debugging information out, with the objcopy that comes with the compiler.
+/// Takes out what no loader looks at: symbols, debugging information, section headers. With the objcopy that comes with
+/// the compiler.
 fn strip(root: &Path, from: &Path, to: &Path) -> Result<(), Error> {
     let query = |what: &str| {
         let output = Command::new("rustc").args(["--print", what]).current_dir(root).output();
@@ -132,7 +133,7 @@ fn strip(root: &Path, from: &Path, to: &Path) -> Result<(), Error> {
     };
     let objcopy = query("target-libdir")?.join("../bin/rust-objcopy");
     let output = Command::new(&objcopy)
-        .args(["--strip-all"])
+        .args(["--strip-all", "--strip-sections"])
         .args([from, to])
         .env("LD_LIBRARY_PATH", query("sysroot")?.join("lib"))
         .output();
