@@ -68,13 +68,9 @@ impl Control {
     ///
     /// # Errors
     /// See [`Client`]. A toolstack that does not let us announce anything is no error.
-    pub async fn new(client: &Client) -> Result<Self, Error> {
-        let announced = FEATURES.map(|feature| client.write(feature, "1"));
-        for announced in announced {
-            match announced.await {
-                Ok(()) | Err(Error::Refused(_)) => {}
-                Err(error) => return Err(error),
-            }
+    pub fn new(client: &Client) -> Result<Self, Error> {
+        for feature in FEATURES {
+            client.write_unanswered(feature, b"1");
         }
         Ok(Self {
             client: client.clone(),
@@ -91,7 +87,7 @@ impl Control {
     ///
     /// # Errors
     /// See [`Client`]. A node that is missing or forbidden is waited for; a wish that cannot be acknowledged is one
-    /// nevertheless.
+    /// nevertheless: the answer is not waited for.
     pub async fn next(&mut self) -> Result<Request, Error> {
         loop {
             if !self.due {
@@ -104,7 +100,7 @@ impl Control {
                 Err(error) => return Err(error),
             };
             if wish.is_some_and(Request::is_announced) {
-                let _ = self.client.write(SHUTDOWN, "").await;
+                self.client.write_unanswered(SHUTDOWN, b"");
             }
             self.due = false;
             if let Some(request) = wish {

@@ -529,7 +529,7 @@ fn shutdown_requests_are_taken_once() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let log = Rc::clone(&seen);
     let task = rig.handle().spawn(async move {
-        let mut control = Control::new(&store).await?;
+        let mut control = Control::new(&store)?;
         loop {
             let request = control.next().await?;
             log.borrow_mut().push(request);
@@ -568,9 +568,7 @@ fn a_toolstack_that_forbids_things_is_put_up_with() {
         rig.server.refuse.insert(path.into(), Errno::EACCES);
     }
     let store = rig.client();
-    let task = rig
-        .handle()
-        .spawn(async move { Control::new(&store).await?.next().await });
+    let task = rig.handle().spawn(async move { Control::new(&store)?.next().await });
     rig.settle();
     rig.server.set("control/shutdown", "reboot");
     assert_eq!(rig.finish(task), Ok(Request::Reboot));

@@ -13,7 +13,7 @@ pub(super) async fn watch(store: Client, env: Env) {
 }
 
 async fn serve(store: &Client, env: &Env) -> Result<core::convert::Infallible, Error> {
-    let mut control = Control::new(store).await?;
+    let mut control = Control::new(store)?;
     loop {
         match control.next().await? {
             Request::PowerOff | Request::Halt => env.shutdown().ask(ShutdownRequest::PowerOff),

@@ -99,6 +99,15 @@ impl Client {
         self.done(Path::new(path).map(|path| Request::Write { path, value }))
     }
 
+    /// Sets a node's value outside of any transaction, and waits for no answer. If there is no connection any more, whoever
+    /// waits for something learns of it.
+    pub(crate) fn write_unanswered(&self, path: &str, value: &[u8]) {
+        if let Ok(path) = Path::new(path) {
+            self.shared
+                .with(|mux| mux.submit_detached(&Request::Write { path, value }, 0));
+        }
+    }
+
     /// Sets the values of several nodes, in this order and together: it takes as long as one [`write`](Self::write).
     ///
     /// # Errors
