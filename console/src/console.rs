@@ -198,8 +198,8 @@ impl<H: Hypervisor> Console<H> {
     ///
     /// # Errors
     /// [`Error::Closed`] if there is no ring, or when it is closed.
-    pub async fn read(&self, to: &mut [u8]) -> Result<usize, Error> {
-        poll_fn(|cx| self.poll_read(to, cx)).await
+    pub fn read(&self, to: &mut [u8]) -> impl Future<Output = Result<usize, Error>> {
+        poll_fn(|cx| self.poll_read(to, cx))
     }
 
     fn poll_read(&self, to: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
@@ -227,8 +227,8 @@ impl<H: Hypervisor> Console<H> {
     ///
     /// # Errors
     /// [`Error::Closed`] if there is no ring, or when it is closed.
-    pub async fn read_line(&self) -> Result<String, Error> {
-        poll_fn(|cx| self.poll_line(cx)).await
+    pub fn read_line(&self) -> impl Future<Output = Result<String, Error>> {
+        poll_fn(|cx| self.poll_line(cx))
     }
 
     /// [`read_line`](Self::read_line) for hand-written futures.

@@ -24,8 +24,8 @@ impl Console {
 
     /// Waits until somebody has typed a line, and gives it without its end. `None` if there is no console, or if what
     /// is at its other end broke the rules.
-    pub async fn read_line(&self) -> Option<String> {
-        poll_fn(|cx| self.0.poll_line(cx)).await
+    pub fn read_line(&self) -> impl Future<Output = Option<String>> {
+        poll_fn(|cx| self.0.poll_line(cx))
     }
 }
 

@@ -86,8 +86,8 @@ impl Env {
     /// # Errors
     /// As [`interface`](Self::interface).
     #[cfg(feature = "net")]
-    pub async fn net(&self) -> Result<Stack, network::Error> {
-        self.interface("net0").await
+    pub fn net(&self) -> impl Future<Output = Result<Stack, network::Error>> {
+        self.interface("net0")
     }
 
     /// The network on one interface, named exactly: by its number (`net1`) or by its Ethernet address
@@ -99,8 +99,8 @@ impl Env {
     /// Within 30 seconds: there is no such interface, its backend does not connect, or no address came. The error's
     /// text says which, and what to do about it.
     #[cfg(feature = "net")]
-    pub async fn interface(&self, name: &str) -> Result<Stack, network::Error> {
-        network::open(self, name).await
+    pub fn interface(&self, name: &str) -> impl Future<Output = Result<Stack, network::Error>> {
+        network::open(self, name)
     }
 
     /// The names of the interfaces there are.
@@ -205,8 +205,8 @@ impl Env {
     ///
     /// A program that asks this is given ten seconds from then on to return from `main`. One that never asks is ended
     /// at once.
-    pub async fn shutdown_requested(&self) -> ShutdownRequest {
-        self.0.shutdown.heed().await
+    pub fn shutdown_requested(&self) -> impl Future<Output = ShutdownRequest> {
+        self.0.shutdown.heed()
     }
 
     /// For the port: where it notes a request.

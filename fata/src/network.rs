@@ -4,7 +4,9 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::future::poll_fn;
 use core::net::IpAddr;
+use core::task::{Poll, ready};
 use core::time::Duration;
 
 use fata_events::{JoinHandle, Signal};
@@ -93,9 +95,10 @@ pub(crate) async fn open(env: &Env, wanted: &str) -> Result<Stack, Error> {
         name: name(*index),
         problem: interface.problem(),
     };
-    let linked = wait_until(&stack, |status| status.link_up);
+    let linked = wait_until(&stack, &|status| status.link_up);
     handle.timeout(LINK_PATIENCE, linked).await.map_err(|_| no_link())?;
-    let addressed = wait_until(&stack, |status| status.link_up && has_address(status, &args));
+    let is_addressed = |status: &Status| status.link_up && has_address(status, &args);
+    let addressed = wait_until(&stack, &is_addressed);
     if handle.timeout(ADDRESS_PATIENCE, addressed).await.is_err() {
         return Err(match (interface.link_up(), args.ipv4) {
             (false, _) => no_link(),
@@ -106,15 +109,17 @@ pub(crate) async fn open(env: &Env, wanted: &str) -> Result<Stack, Error> {
     Ok(stack)
 }
 
-async fn wait_until(stack: &Stack, accept: impl Fn(&Status) -> bool) {
+fn wait_until(stack: &Stack, accept: &dyn Fn(&Status) -> bool) -> impl Future<Output = ()> {
     let changes = stack.changes();
-    loop {
-        let seen = changes.count();
-        if accept(&stack.status()) {
-            return;
+    poll_fn(move |cx| {
+        loop {
+            let seen = changes.count();
+            if accept(&stack.status()) {
+                return Poll::Ready(());
+            }
+            ready!(changes.poll_after(seen, cx));
         }
-        changes.after(seen).await;
-    }
+    })
 }
 
 /// Whether there is the address that the boot arguments want first: IPv4 unless that is off.

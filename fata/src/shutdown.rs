@@ -3,6 +3,7 @@
 use core::cell::Cell;
 use core::fmt;
 use core::future::poll_fn;
+use core::task::{Context, Poll};
 
 use fata_events::Signal;
 
@@ -53,19 +54,24 @@ impl Shutdown {
     }
 
     /// The application's question.
-    pub(crate) async fn heed(&self) -> ShutdownRequest {
-        self.heeded.set(true);
-        self.wait().await
+    pub(crate) fn heed(&self) -> impl Future<Output = ShutdownRequest> {
+        poll_fn(|cx| {
+            self.heeded.set(true);
+            self.poll(cx)
+        })
     }
 
     /// Waits for a request.
-    pub(crate) async fn wait(&self) -> ShutdownRequest {
-        loop {
-            let seen = self.changed.count();
-            if let Some(request) = self.request.get() {
-                return request;
-            }
-            poll_fn(|cx| self.changed.poll_after(seen, cx)).await;
+    pub(crate) fn wait(&self) -> impl Future<Output = ShutdownRequest> {
+        poll_fn(|cx| self.poll(cx))
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<ShutdownRequest> {
+        if let Some(request) = self.request.get() {
+            return Poll::Ready(request);
         }
+        // The first request is the first change.
+        let _ = self.changed.poll_after(0, cx);
+        Poll::Pending
     }
 }

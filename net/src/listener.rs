@@ -2,7 +2,9 @@
 
 use alloc::collections::VecDeque;
 use core::fmt;
+use core::future::poll_fn;
 use core::net::{IpAddr, SocketAddr};
+use core::task::{Context, Poll, ready};
 
 use fata_events::{Instant, Signal};
 
@@ -41,7 +43,11 @@ impl TcpListener {
     ///
     /// # Errors
     /// [`Error::Stopped`], and nothing else: a connection that fails before it is accepted is not reported.
-    pub async fn accept(&self) -> Result<TcpStream> {
+    pub fn accept(&self) -> impl Future<Output = Result<TcpStream>> {
+        poll_fn(|cx| self.poll_accept(cx))
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<TcpStream>> {
         loop {
             let seen = self.signal.count();
             let ready = self.stack.with(|state| match state.stopped {
@@ -49,9 +55,9 @@ impl TcpListener {
                 false => Ok(state.listener(self.id).and_then(|listener| listener.ready.pop_front())),
             })?;
             if let Some(id) = ready {
-                return Ok(TcpStream::new(&self.stack, id));
+                return Poll::Ready(Ok(TcpStream::new(&self.stack, id)));
             }
-            self.signal.after(seen).await;
+            ready!(self.signal.poll_after(seen, cx));
         }
     }
 

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::fmt;
 use core::future::poll_fn;
 use core::net::SocketAddr;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use core::time::Duration;
 
 use smoltcp::socket::tcp;
@@ -156,8 +156,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// [`Error::ConnectionReset`]: the peer, or a time limit, ended the connection. [`Error::Stopped`].
-    pub async fn read(&self, buffer: &mut [u8]) -> Result<usize> {
-        poll_fn(|cx| self.poll_read(cx, buffer)).await
+    pub fn read(&self, buffer: &mut [u8]) -> impl Future<Output = Result<usize>> {
+        poll_fn(|cx| self.poll_read(cx, buffer))
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
@@ -204,8 +204,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// [`Error::NotConnected`] after [`shutdown`](Self::shutdown), [`Error::ConnectionReset`], [`Error::Stopped`].
-    pub async fn write(&self, data: &[u8]) -> Result<usize> {
-        poll_fn(|cx| self.poll_write(cx, data)).await
+    pub fn write(&self, data: &[u8]) -> impl Future<Output = Result<usize>> {
+        poll_fn(|cx| self.poll_write(cx, data))
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize>> {
@@ -233,12 +233,14 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`write`](Self::write); some of the data may have been written.
-    pub async fn write_all(&self, mut data: &[u8]) -> Result<()> {
-        while !data.is_empty() {
-            let len = self.write(data).await?;
-            data = data.get(len..).unwrap_or_default();
-        }
-        Ok(())
+    pub fn write_all(&self, mut data: &[u8]) -> impl Future<Output = Result<()>> {
+        poll_fn(move |cx| {
+            while !data.is_empty() {
+                let len = ready!(self.poll_write(cx, data))?;
+                data = data.get(len..).unwrap_or_default();
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Waits until the peer has acknowledged everything that was written.

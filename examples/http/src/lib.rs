@@ -98,6 +98,8 @@ async fn next(env: &Env, stream: &TcpStream, received: &mut Vec<u8>) -> Option<R
 }
 
 async fn send(stream: &TcpStream, response: &Response) -> Result<(), fata::net::Error> {
-    stream.write_all(response.head().as_bytes()).await?;
-    stream.write_all(response.body()).await
+    for part in [response.head().as_bytes(), response.body()] {
+        stream.write_all(part).await?;
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::sync::atomic::Ordering;
+use core::task::{Poll, ready};
 
 use fata_events::any;
 use fata_events::xen::Channel;
@@ -85,14 +86,16 @@ impl<H: Hypervisor> Line<H> {
     }
 
     /// Waits while a reconnect is under way; it may be at the very start too (dom0less).
-    async fn connected(&self, page: &SharedPage) {
-        loop {
-            let seen = self.channel.count();
-            if load(page, CONNECTION) != RECONNECT {
-                return;
+    fn connected(&self, page: &SharedPage) -> impl Future<Output = ()> {
+        poll_fn(|cx| {
+            loop {
+                let seen = self.channel.count();
+                if load(page, CONNECTION) != RECONNECT {
+                    return Poll::Ready(());
+                }
+                ready!(self.channel.poll_after(seen, cx));
             }
-            poll_fn(|cx| self.channel.poll_after(seen, cx)).await;
-        }
+        })
     }
 
     async fn converse(&self, connection: &mut Connection<'_>, shared: &Shared) -> Error {

@@ -1,11 +1,13 @@
 //! Several operations that happen as one.
 
+use core::future::poll_fn;
 use core::ops::{AsyncFnMut, Deref};
+use core::task::{Poll, ready};
 use core::time::Duration;
 
 use fata_hypercall::Errno;
 
-use super::Client;
+use super::{Asked, Client};
 use crate::Error;
 use crate::wire::Request;
 
@@ -20,17 +22,19 @@ const AT_ONCE: usize = 4;
 struct Permit(Client);
 
 impl Permit {
-    async fn take(client: &Client) -> Self {
+    fn take(client: &Client) -> impl Future<Output = Self> {
         let shared = &client.shared;
-        loop {
-            let seen = shared.transaction_ended.count();
-            let under_way = shared.transactions.get();
-            if under_way < AT_ONCE {
-                shared.transactions.set(under_way + 1);
-                return Self(client.clone());
+        poll_fn(|cx| {
+            loop {
+                let seen = shared.transaction_ended.count();
+                let under_way = shared.transactions.get();
+                if under_way < AT_ONCE {
+                    shared.transactions.set(under_way + 1);
+                    return Poll::Ready(Self(client.clone()));
+                }
+                ready!(shared.transaction_ended.poll_after(seen, cx));
             }
-            shared.transaction_ended.after(seen).await;
-        }
+        })
     }
 }
 
@@ -80,10 +84,10 @@ impl Transaction {
         })
     }
 
-    async fn commit(mut self) -> Result<(), Error> {
+    fn commit(&mut self) -> Asked<'_, ()> {
         // From here on it ends with this request: answered, or orphaned, or turned into an abort before it was sent.
         self.open = false;
-        self.client.done(Ok(Request::TransactionEnd(true))).await
+        self.client.done(Ok(Request::TransactionEnd(true)))
     }
 }
 
@@ -125,7 +129,7 @@ impl Client {
         mut body: impl AsyncFnMut(&Transaction) -> Result<T, Error>,
     ) -> Result<T, Error> {
         for pause in PAUSES {
-            let transaction = Transaction::begin(self, Duration::from_millis(pause.into())).await?;
+            let mut transaction = Transaction::begin(self, Duration::from_millis(pause.into())).await?;
             let outcome = match body(&transaction).await {
                 Ok(value) => transaction.commit().await.map(|()| value),
                 Err(error) => Err(error), // dropping the transaction aborts it

@@ -40,8 +40,8 @@ impl Watch {
     ///
     /// # Errors
     /// The connection has ended, or the server has refused the watch.
-    pub async fn changed(&mut self) -> Result<(), Error> {
-        poll_fn(|cx| self.poll_changed(cx)).await
+    pub fn changed(&mut self) -> impl Future<Output = Result<(), Error>> {
+        poll_fn(|cx| self.poll_changed(cx))
     }
 
     /// The same for hand-written futures.

@@ -231,33 +231,30 @@ impl Frontend {
             let event = if expired { Event::Expired } else { self.purpose };
             let action = action(self.own, self.theirs, event);
             self.settled = !matches!(action, Action::Close | Action::Restart);
-            return Ok(match action {
+            let state = match action {
                 Action::Wait => continue,
-                Action::Close => {
-                    self.set_state(State::Closing).await?;
-                    continue;
-                }
+                Action::Close => State::Closing,
                 Action::Restart => {
                     if event == Event::Expired {
                         // What the backend is now, it was before this life.
                         self.purpose = Event::Found;
                     }
-                    self.set_state(State::Initialising).await?;
-                    continue;
+                    State::Initialising
                 }
                 Action::Connect => {
                     self.purpose = Event::Changed;
                     self.ready = false;
-                    Step::Connect
+                    return Ok(Step::Connect);
                 }
                 Action::Ready => {
                     self.ready = true;
-                    Step::Ready
+                    return Ok(Step::Ready);
                 }
-                Action::Disconnect => Step::Disconnect,
-                Action::GiveUp => Step::GiveUp,
-                Action::Finish => Step::Finish,
-            });
+                Action::Disconnect => return Ok(Step::Disconnect),
+                Action::GiveUp => return Ok(Step::GiveUp),
+                Action::Finish => return Ok(Step::Finish),
+            };
+            self.set_state(state).await?;
         }
     }
 
@@ -292,15 +289,15 @@ impl Frontend {
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn set_state(&mut self, state: State) -> Result<(), Error> {
-        self.write_state(state, Vec::new()).await
+    pub fn set_state(&mut self, state: State) -> impl Future<Output = Result<(), Error>> {
+        self.write_state(state, Vec::new())
     }
 
     /// Writes keys into our directory, and our state, as one change.
     ///
     /// # Errors
     /// See [`Client::transaction`]. A removed device is none: see [`set_state`](Self::set_state).
-    pub async fn switch<K, V>(&mut self, state: State, keys: &[(K, V)]) -> Result<(), Error>
+    pub fn switch<K, V>(&mut self, state: State, keys: &[(K, V)]) -> impl Future<Output = Result<(), Error>>
     where
         K: AsRef<str>,
         V: AsRef<[u8]>,
@@ -309,7 +306,7 @@ impl Frontend {
             .iter()
             .map(|(key, value)| (self.key(key.as_ref()), value.as_ref()))
             .collect();
-        self.write_state(state, keys).await
+        self.write_state(state, keys)
     }
 
     async fn write_state(&mut self, state: State, mut nodes: Vec<(String, &[u8])>) -> Result<(), Error> {
