@@ -2,7 +2,11 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::future::poll_fn;
+use core::mem;
 use core::ops::RangeInclusive;
+use core::pin::Pin;
+use core::task::{Poll, ready};
 
 use fata_hypercall::{DomId, Errno};
 
@@ -32,17 +36,19 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client`].
-    pub async fn read_all(&self, paths: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let asked: Vec<_> = paths.iter().map(|path| self.read(path)).collect();
+    pub fn read_all(&self, paths: &[String]) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, Error>> + use<'_> {
+        let mut asked: Vec<_> = paths.iter().map(|path| self.read(path)).collect();
         let mut values = Vec::new();
-        for value in asked {
-            values.push(match value.await {
-                Ok(value) => Some(value),
-                Err(error) if error.is_missing() || error.is_denied() => None,
-                Err(error) => return Err(error),
-            });
-        }
-        Ok(values)
+        poll_fn(move |cx| {
+            while let Some(value) = asked.get_mut(values.len()) {
+                values.push(match ready!(Pin::new(value).poll(cx)) {
+                    Ok(value) => Some(value),
+                    Err(error) if error.is_missing() || error.is_denied() => None,
+                    Err(error) => return Poll::Ready(Err(error)),
+                });
+            }
+            Poll::Ready(Ok(mem::take(&mut values)))
+        })
     }
 
     /// A node's value as text.
@@ -113,12 +119,16 @@ impl Client {
     /// # Errors
     /// See [`Client`]. The nodes before the one that failed are set, and those after it may be: where that matters,
     /// use a [transaction](Self::transaction).
-    pub async fn write_all(&self, nodes: &[(String, &[u8])]) -> Result<(), Error> {
-        let asked: Vec<_> = nodes.iter().map(|(path, value)| self.write(path, value)).collect();
-        for written in asked {
-            written.await?;
-        }
-        Ok(())
+    pub fn write_all(&self, nodes: &[(String, &[u8])]) -> impl Future<Output = Result<(), Error>> + use<'_> {
+        let mut asked: Vec<_> = nodes.iter().map(|(path, value)| self.write(path, value)).collect();
+        let mut written = 0;
+        poll_fn(move |cx| {
+            while let Some(next) = asked.get_mut(written) {
+                ready!(Pin::new(next).poll(cx))?;
+                written += 1;
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// The names of a node's children, in the server's order.

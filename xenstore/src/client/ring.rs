@@ -2,8 +2,9 @@
 
 use alloc::vec::Vec;
 use core::future::poll_fn;
+use core::mem;
 use core::sync::atomic::Ordering;
-use core::task::{Poll, ready};
+use core::task::{Context, Poll, ready};
 
 use fata_events::any;
 use fata_events::xen::Channel;
@@ -51,6 +52,8 @@ struct Progress {
 struct Connection<'a> {
     page: &'a SharedPage,
     ring: ByteRing,
+    /// The server's events up to the last look at the ring.
+    events: u64,
     input: Assembler,
     output: Vec<u8>,
     sent: usize,
@@ -71,8 +74,11 @@ impl<H: Hypervisor> Line<H> {
         let page = ring.page;
         loop {
             self.connected(page).await;
-            let (error, received) = match Connection::new(page) {
-                Ok(mut connection) => (self.converse(&mut connection, shared).await, connection.received),
+            let (error, received) = match Connection::new(page, self.channel.count()) {
+                Ok(mut connection) => {
+                    let lost = poll_fn(|cx| self.poll_messages(&mut connection, shared, cx)).await;
+                    (lost, connection.received)
+                }
                 Err(error) => (error, 0),
             };
             let can_reconnect = load(page, SERVER_FEATURES) & FEATURE_RECONNECT != 0;
@@ -98,44 +104,42 @@ impl<H: Hypervisor> Line<H> {
         })
     }
 
-    async fn converse(&self, connection: &mut Connection<'_>, shared: &Shared) -> Error {
-        let mut by_event = false;
+    /// Moves messages until there is nothing to do. Ready when that cannot go on, with the reason.
+    fn poll_messages(&self, connection: &mut Connection<'_>, shared: &Shared, cx: &mut Context<'_>) -> Poll<Error> {
         loop {
-            let seen = self.channel.count();
+            let before = mem::replace(&mut connection.events, self.channel.count());
             let kicked = shared.kick.count();
             let progress = match connection.pump(shared) {
                 Ok(progress) => progress,
-                Err(error) => return error,
+                Err(error) => return Poll::Ready(error),
             };
             if progress.moved {
                 self.channel.notify();
             }
-            if progress.moved || by_event {
+            if progress.moved || connection.events != before {
                 self.channel.served(progress.moved);
             }
             if let Some(error) = stopped(connection.page) {
-                return error;
+                return Poll::Ready(error);
             }
             if progress.again {
-                fata_events::yield_now().await;
-            } else {
-                by_event = poll_fn(|cx| {
-                    let event = self.channel.poll_after(seen, cx);
-                    any([event, shared.kick.poll_after(kicked, cx)]).map(|()| event.is_ready())
-                })
-                .await;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
+            let event = self.channel.poll_after(connection.events, cx);
+            ready!(any([event, shared.kick.poll_after(kicked, cx)]));
         }
     }
 }
 
 impl<'a> Connection<'a> {
     /// Takes up the ring where it is: offsets start anywhere, and nothing in the page is ours to clear (rule 66).
-    fn new(page: &'a SharedPage) -> Result<Self, Error> {
+    fn new(page: &'a SharedPage, events: u64) -> Result<Self, Error> {
         let ring = ByteRing::attach(ByteLayout::XENSTORE, page).map_err(|_| Error::BadRing)?;
         Ok(Self {
             page,
             ring,
+            events,
             input: Assembler::new(),
             output: Vec::new(),
             sent: 0,

@@ -272,10 +272,8 @@ impl Frontend {
     pub async fn fatal(&mut self, text: &str) -> Result<(), Error> {
         self.stop();
         // If even this cannot be written, the state still tells; and if nothing can, that fails below.
-        let _ = self
-            .client
-            .write(&["error/", &self.path, "/error"].concat(), text)
-            .await;
+        let node = ["error/", &self.path, "/error"].concat();
+        self.client.write_unanswered(&node, text.as_bytes());
         match self.own {
             State::Closing | State::Closed | State::Unknown => Ok(()),
             _ => self.set_state(State::Closing).await,
