@@ -13,17 +13,12 @@ use crate::{Full, RingError};
 /// Where the slots begin (`sring` has four indices and padding).
 const HEADER: usize = 64;
 
-/// One direction of a ring: offsets of its two indices.
-#[derive(Clone, Copy, Debug)]
-struct Lane {
-    /// How far the producer is.
-    prod: usize,
-    /// At which index the consumer wants to be notified.
-    event: usize,
-}
+/// Where the indices of the two directions are: how far the producer is.
+const REQUESTS: usize = 0;
+const RESPONSES: usize = 8;
 
-const REQUESTS: Lane = Lane { prod: 0, event: 4 };
-const RESPONSES: Lane = Lane { prod: 8, event: 12 };
+/// From there to the index at which the consumer wants to be notified.
+const EVENT: usize = 4;
 
 /// How many slots of `slot_size` bytes a ring of one page has: as many as fit, rounded down to a power of two.
 ///
@@ -46,14 +41,21 @@ const fn slot_size<Req, Rsp>() -> usize {
     }
 }
 
-/// What both ends have in common. Own indices are here and never read back from the page, which the peer can write.
+/// The slot of an index.
+const fn slot<Req, Rsp>(index: u32) -> usize {
+    (index & (slots_in_page(slot_size::<Req, Rsp>()) - 1)) as usize
+}
+
+/// Where in the page that is.
+const fn offset<Req, Rsp>(index: u32) -> usize {
+    HEADER + slot::<Req, Rsp>(index) * slot_size::<Req, Rsp>()
+}
+
+/// What both ends have in common: it produces in one direction and consumes in the other. Own indices are here and never read
+/// back from the page, which the peer can write.
 #[derive(Debug)]
-struct End<P> {
+struct End<P, Req, Rsp, const OUTPUT: usize, const INPUT: usize> {
     page: P,
-    slots: u32,
-    slot_size: usize,
-    output: Lane,
-    input: Lane,
     /// Our producer, as far as we have filled slots.
     produced: u32,
     /// Our producer, as far as the peer knows.
@@ -63,34 +65,24 @@ struct End<P> {
     /// The peer's producer, as read and checked last.
     available: u32,
     broken: Option<RingError>,
+    _slots: PhantomData<fn(Req) -> Rsp>,
 }
 
-impl<P: Borrow<SharedPage>> End<P> {
-    fn new<Req, Rsp>(page: P, output: Lane, input: Lane, start: u32) -> Self {
+impl<P: Borrow<SharedPage>, Req, Rsp, const OUTPUT: usize, const INPUT: usize> End<P, Req, Rsp, OUTPUT, INPUT> {
+    fn new(page: P, start: u32) -> Self {
         Self {
             page,
-            slots: slots_in_page(slot_size::<Req, Rsp>()),
-            slot_size: slot_size::<Req, Rsp>(),
-            output,
-            input,
             produced: start,
             published: start,
             consumed: start,
             available: start,
             broken: None,
+            _slots: PhantomData,
         }
     }
 
-    fn slot(&self, index: u32) -> usize {
-        (index & (self.slots - 1)) as usize
-    }
-
-    fn offset(&self, index: u32) -> usize {
-        HEADER + self.slot(index) * self.slot_size
-    }
-
     fn put<T: IntoBytes + Immutable>(&mut self, value: &T) {
-        self.page.borrow().set(self.offset(self.produced), value);
+        self.page.borrow().set(offset::<Req, Rsp>(self.produced), value);
         self.produced = self.produced.wrapping_add(1);
     }
 
@@ -100,7 +92,7 @@ impl<P: Borrow<SharedPage>> End<P> {
             return Ok(None);
         }
         // Copied out once: the peer can change the slot, but not the copy.
-        let value = self.page.borrow().get(self.offset(self.consumed));
+        let value = self.page.borrow().get(offset::<Req, Rsp>(self.consumed));
         self.consumed = self.consumed.wrapping_add(1);
         Ok(value)
     }
@@ -114,7 +106,7 @@ impl<P: Borrow<SharedPage>> End<P> {
         let claimed = self
             .page
             .borrow()
-            .load_u32(self.input.prod, Ordering::Acquire)
+            .load_u32(INPUT, Ordering::Acquire)
             .unwrap_or(self.consumed);
         let ahead = claimed.wrapping_sub(self.consumed);
         // Neither more than there can be, nor less than there has been: a producer does not go back.
@@ -142,9 +134,9 @@ impl<P: Borrow<SharedPage>> End<P> {
         let page = self.page.borrow();
         // The slots before the index, and the index before the look at whether the peer sleeps: it sets its event,
         // then looks at the index, with the same fence in between, so one of the two sees the other.
-        page.store_u32(self.output.prod, new, Ordering::Release);
+        page.store_u32(OUTPUT, new, Ordering::Release);
         fence(Ordering::SeqCst);
-        let event = page.load_u32(self.output.event, Ordering::Relaxed).unwrap_or(new);
+        let event = page.load_u32(OUTPUT + EVENT, Ordering::Relaxed).unwrap_or(new);
         new.wrapping_sub(event) < new.wrapping_sub(old)
     }
 
@@ -152,7 +144,7 @@ impl<P: Borrow<SharedPage>> End<P> {
         let ahead = ahead.max(1);
         self.page
             .borrow()
-            .store_u32(self.input.event, self.consumed.wrapping_add(ahead), Ordering::Relaxed);
+            .store_u32(INPUT + EVENT, self.consumed.wrapping_add(ahead), Ordering::Relaxed);
         fence(Ordering::SeqCst);
         Ok(self.refresh(limit)? >= ahead)
     }
@@ -184,10 +176,7 @@ impl<P: Borrow<SharedPage>> End<P> {
 /// assert!(!front.enable_events(1)?, "nothing more: sleep until notified");
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
-pub struct FrontRing<P, Req, Rsp> {
-    end: End<P>,
-    _slots: PhantomData<fn(Req) -> Rsp>,
-}
+pub struct FrontRing<P, Req, Rsp>(End<P, Req, Rsp, REQUESTS, RESPONSES>);
 
 impl<P: Borrow<SharedPage>, Req: IntoBytes + Immutable, Rsp: FromBytes + IntoBytes> FrontRing<P, Req, Rsp> {
     /// How many slots there are.
@@ -201,16 +190,13 @@ impl<P: Borrow<SharedPage>, Req: IntoBytes + Immutable, Rsp: FromBytes + IntoByt
 
     /// The same with indices that begin elsewhere: for tests of how they wrap.
     pub fn starting_at(page: P, index: u32) -> Self {
-        for lane in [REQUESTS, RESPONSES] {
-            page.borrow().store_u32(lane.prod, index, Ordering::Relaxed);
+        for producer in [REQUESTS, RESPONSES] {
+            page.borrow().store_u32(producer, index, Ordering::Relaxed);
             page.borrow()
-                .store_u32(lane.event, index.wrapping_add(1), Ordering::Relaxed);
+                .store_u32(producer + EVENT, index.wrapping_add(1), Ordering::Relaxed);
         }
         fence(Ordering::Release);
-        Self {
-            end: End::new::<Req, Rsp>(page, REQUESTS, RESPONSES, index),
-            _slots: PhantomData,
-        }
+        Self(End::new(page, index))
     }
 
     /// How many requests can be pushed before a response has to come.
@@ -222,25 +208,25 @@ impl<P: Borrow<SharedPage>, Req: IntoBytes + Immutable, Rsp: FromBytes + IntoByt
     /// How many requests wait for their response, published or not.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
-        self.end.produced.wrapping_sub(self.end.consumed)
+        self.0.produced.wrapping_sub(self.0.consumed)
     }
 
     /// The slot (index modulo [`SLOTS`](Self::SLOTS)) that the next request goes to.
     #[must_use]
     pub fn request_slot(&self) -> usize {
-        self.end.slot(self.end.produced)
+        slot::<Req, Rsp>(self.0.produced)
     }
 
     /// The slot that the next response comes from.
     #[must_use]
     pub fn response_slot(&self) -> usize {
-        self.end.slot(self.end.consumed)
+        slot::<Req, Rsp>(self.0.consumed)
     }
 
     /// How many responses have been popped, modulo 2^32.
     #[must_use]
     pub fn consumed(&self) -> u32 {
-        self.end.consumed
+        self.0.consumed
     }
 
     /// Fills the next slot. The backend sees it after [`publish`](Self::publish).
@@ -251,14 +237,14 @@ impl<P: Borrow<SharedPage>, Req: IntoBytes + Immutable, Rsp: FromBytes + IntoByt
         if self.free() == 0 {
             return Err(Full);
         }
-        self.end.put(request);
+        self.0.put(request);
         Ok(())
     }
 
     /// Shows all pushed requests to the backend at once. `true` if it asked to be notified of them.
     #[must_use = "the backend may sleep until it is notified"]
     pub fn publish(&mut self) -> bool {
-        self.end.publish()
+        self.0.publish()
     }
 
     /// Takes the next response, if there is one.
@@ -267,7 +253,7 @@ impl<P: Borrow<SharedPage>, Req: IntoBytes + Immutable, Rsp: FromBytes + IntoByt
     /// [`RingError`] if the backend claims more responses than there are requests.
     pub fn pop(&mut self) -> Result<Option<Rsp>, RingError> {
         let limit = self.answerable();
-        self.end.take(limit)
+        self.0.take(limit)
     }
 
     /// How many responses can be popped right now; reads the backend's producer anew.
@@ -276,7 +262,7 @@ impl<P: Borrow<SharedPage>, Req: IntoBytes + Immutable, Rsp: FromBytes + IntoByt
     /// As [`pop`](Self::pop).
     pub fn ready(&mut self) -> Result<u32, RingError> {
         let limit = self.answerable();
-        self.end.refresh(limit)
+        self.0.refresh(limit)
     }
 
     /// Asks the backend for a notification at the `ahead`th response from here (1: at the next one), and looks once
@@ -287,23 +273,23 @@ impl<P: Borrow<SharedPage>, Req: IntoBytes + Immutable, Rsp: FromBytes + IntoByt
     /// As [`pop`](Self::pop).
     pub fn enable_events(&mut self, ahead: u32) -> Result<bool, RingError> {
         let limit = self.answerable();
-        self.end.enable_events(ahead, limit)
+        self.0.enable_events(ahead, limit)
     }
 
     /// The ring's page.
     #[must_use]
     pub fn page(&self) -> &P {
-        &self.end.page
+        &self.0.page
     }
 
     /// Gives up the ring and returns its page.
     pub fn into_page(self) -> P {
-        self.end.page
+        self.0.page
     }
 
     /// Published requests without a response.
     fn answerable(&self) -> u32 {
-        self.end.published.wrapping_sub(self.end.consumed)
+        self.0.published.wrapping_sub(self.0.consumed)
     }
 }
 
@@ -312,16 +298,13 @@ impl<P, Req, Rsp> fmt::Debug for FrontRing<P, Req, Rsp> {
         write!(
             f,
             "FrontRing(requests {}, responses {})",
-            self.end.produced, self.end.consumed
+            self.0.produced, self.0.consumed
         )
     }
 }
 
 /// The backend's end of a ring: it takes requests and sends responses. See [`FrontRing`].
-pub struct BackRing<P, Req, Rsp> {
-    end: End<P>,
-    _slots: PhantomData<fn(Rsp) -> Req>,
-}
+pub struct BackRing<P, Req, Rsp>(End<P, Req, Rsp, RESPONSES, REQUESTS>);
 
 impl<P: Borrow<SharedPage>, Req: FromBytes + IntoBytes, Rsp: IntoBytes + Immutable> BackRing<P, Req, Rsp> {
     /// How many slots there are.
@@ -333,11 +316,8 @@ impl<P: Borrow<SharedPage>, Req: FromBytes + IntoBytes, Rsp: IntoBytes + Immutab
     /// # Errors
     /// [`RingError`] if the page holds more requests than slots.
     pub fn attach(page: P) -> Result<Self, RingError> {
-        let start = page.borrow().load_u32(RESPONSES.prod, Ordering::Acquire).unwrap_or(0);
-        let mut ring = Self {
-            end: End::new::<Req, Rsp>(page, RESPONSES, REQUESTS, start),
-            _slots: PhantomData,
-        };
+        let start = page.borrow().load_u32(RESPONSES, Ordering::Acquire).unwrap_or(0);
+        let mut ring = Self(End::new(page, start));
         ring.ready()?;
         Ok(ring)
     }
@@ -345,19 +325,19 @@ impl<P: Borrow<SharedPage>, Req: FromBytes + IntoBytes, Rsp: IntoBytes + Immutab
     /// How many requests have been taken and not been answered.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
-        self.end.consumed.wrapping_sub(self.end.produced)
+        self.0.consumed.wrapping_sub(self.0.produced)
     }
 
     /// The slot that the next request comes from.
     #[must_use]
     pub fn request_slot(&self) -> usize {
-        self.end.slot(self.end.consumed)
+        slot::<Req, Rsp>(self.0.consumed)
     }
 
     /// The slot that the next response goes to.
     #[must_use]
     pub fn response_slot(&self) -> usize {
-        self.end.slot(self.end.produced)
+        slot::<Req, Rsp>(self.0.produced)
     }
 
     /// Takes the next request, if there is one.
@@ -366,7 +346,7 @@ impl<P: Borrow<SharedPage>, Req: FromBytes + IntoBytes, Rsp: IntoBytes + Immutab
     /// [`RingError`] if the frontend claims more requests than there are slots.
     pub fn pop(&mut self) -> Result<Option<Req>, RingError> {
         let limit = self.askable();
-        self.end.take(limit)
+        self.0.take(limit)
     }
 
     /// How many requests can be popped right now; reads the frontend's producer anew.
@@ -375,7 +355,7 @@ impl<P: Borrow<SharedPage>, Req: FromBytes + IntoBytes, Rsp: IntoBytes + Immutab
     /// As [`pop`](Self::pop).
     pub fn ready(&mut self) -> Result<u32, RingError> {
         let limit = self.askable();
-        self.end.refresh(limit)
+        self.0.refresh(limit)
     }
 
     /// Fills the next slot. The frontend sees it after [`publish`](Self::publish).
@@ -386,14 +366,14 @@ impl<P: Borrow<SharedPage>, Req: FromBytes + IntoBytes, Rsp: IntoBytes + Immutab
         if self.outstanding() == 0 {
             return Err(Full);
         }
-        self.end.put(response);
+        self.0.put(response);
         Ok(())
     }
 
     /// Shows all pushed responses to the frontend at once. `true` if it asked to be notified of them.
     #[must_use = "the frontend may sleep until it is notified"]
     pub fn publish(&mut self) -> bool {
-        self.end.publish()
+        self.0.publish()
     }
 
     /// Asks the frontend for a notification at the `ahead`th request from here, and looks once more; see
@@ -403,23 +383,23 @@ impl<P: Borrow<SharedPage>, Req: FromBytes + IntoBytes, Rsp: IntoBytes + Immutab
     /// As [`pop`](Self::pop).
     pub fn enable_events(&mut self, ahead: u32) -> Result<bool, RingError> {
         let limit = self.askable();
-        self.end.enable_events(ahead, limit)
+        self.0.enable_events(ahead, limit)
     }
 
     /// The ring's page.
     #[must_use]
     pub fn page(&self) -> &P {
-        &self.end.page
+        &self.0.page
     }
 
     /// Gives up the ring and returns its page.
     pub fn into_page(self) -> P {
-        self.end.page
+        self.0.page
     }
 
     /// Slots that the frontend may have filled: those whose response it cannot still be waiting for.
     fn askable(&self) -> u32 {
-        Self::SLOTS - self.end.consumed.wrapping_sub(self.end.published)
+        Self::SLOTS - self.0.consumed.wrapping_sub(self.0.published)
     }
 }
 
@@ -428,7 +408,7 @@ impl<P, Req, Rsp> fmt::Debug for BackRing<P, Req, Rsp> {
         write!(
             f,
             "BackRing(requests {}, responses {})",
-            self.end.consumed, self.end.produced
+            self.0.consumed, self.0.produced
         )
     }
 }

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use core::slice;
 use core::sync::atomic::Ordering;
 
-use fata_hypercall::abi::grant_table::Flags;
+use fata_hypercall::abi::grant_table::{EntryV1, Flags};
 use fata_hypercall::{DomId, GrantRef, Hypervisor, PAGE_SIZE, SharedPage};
 
 use crate::table::end_access;
@@ -61,6 +61,8 @@ pub struct Shared<H: Hypervisor, A: Access> {
     table: Table<H>,
     first: NonNull<SharedPage>,
     references: Vec<GrantRef>,
+    /// Their entries in the table, looked up once: [`reclaim`](Self::reclaim) and [`regrant`](Self::regrant) are the hot path.
+    entries: Vec<NonNull<EntryV1>>,
     /// `None` only once revoked, inside `revoke` and `drop`.
     pages: Option<Pages<H>>,
     peer: DomId,
@@ -68,11 +70,19 @@ pub struct Shared<H: Hypervisor, A: Access> {
 }
 
 impl<H: Hypervisor, A: Access> Shared<H, A> {
-    pub(crate) fn new(table: Table<H>, pages: Pages<H>, references: Vec<GrantRef>, peer: DomId, access: A) -> Self {
+    pub(crate) fn new(
+        table: Table<H>,
+        pages: Pages<H>,
+        references: Vec<GrantRef>,
+        entries: Vec<NonNull<EntryV1>>,
+        peer: DomId,
+        access: A,
+    ) -> Self {
         Self {
             table,
             first: pages.first(),
             references,
+            entries,
             pages: Some(pages),
             peer,
             _access: access,
@@ -167,10 +177,9 @@ impl<H: Hypervisor> Shared<H, ReadWrite> {
     ///
     /// # Panics
     /// If there is no such page.
-    #[allow(clippy::indexing_slicing, reason = "documented: the index is the caller's own")]
     pub fn reclaim(&mut self, index: usize) -> Result<&mut [u8; PAGE_SIZE], Busy> {
-        end_access(self.table.entry(self.references[index]))?;
-        // SAFETY: there is a reference for each page of the run, so the index is inside it.
+        end_access(self.entry(index))?;
+        // SAFETY: there is an entry for each page of the run, so the index is inside it.
         let mut page = unsafe { self.first.add(index) };
         // SAFETY: the entry is empty, so no peer reaches the page. Only `regrant` fills it again, and that needs
         // `self` exclusively, which the slice has borrowed; so nobody here reaches the page either.
@@ -182,13 +191,19 @@ impl<H: Hypervisor> Shared<H, ReadWrite> {
     ///
     /// # Panics
     /// If there is no such page.
-    #[allow(clippy::indexing_slicing, reason = "documented: the index is the caller's own")]
     pub fn regrant(&mut self, index: usize) {
-        let entry = self.table.entry(self.references[index]);
+        let entry = self.entry(index);
         // Domain and frame are still in the entry. Release: our last use of the bytes comes before the permission.
         if entry.flags.load(Ordering::Relaxed) == 0 {
             entry.flags.store(ReadWrite::FLAGS.bits(), Ordering::Release);
         }
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "documented: the index is the caller's own")]
+    fn entry(&self, index: usize) -> &EntryV1 {
+        // SAFETY: the entry is in a frame of `self.table`, which stays as long as the hypervisor's handle in there, and so as
+        // long as `self`. Entries are atomics and may be shared.
+        unsafe { self.entries[index].as_ref() }
     }
 }
 

@@ -55,6 +55,13 @@ struct Inner<H: Hypervisor> {
     total: Cell<usize>,
 }
 
+/// Room for what a shared run knows of each of its pages.
+#[derive(Default)]
+struct Room {
+    references: Vec<GrantRef>,
+    entries: Vec<NonNull<EntryV1>>,
+}
+
 /// What peers did not let go. It is never freed, only emptied.
 struct Quarantine<H: Hypervisor> {
     /// Shared runs that live, for each of which there is room here: revoking allocates nothing.
@@ -119,7 +126,10 @@ impl<H: Hypervisor> Table<H> {
     /// }
     /// ```
     pub fn share<A: Access>(&self, mut pages: Pages<H>, peer: DomId, access: A) -> Result<Shared<H, A>, ShareError<H>> {
-        let mut references = match self.prepare(&pages) {
+        let Room {
+            mut references,
+            mut entries,
+        } = match self.prepare(&pages) {
             Ok(room) => room,
             Err(error) => return Err(ShareError { error, pages }),
         };
@@ -137,8 +147,9 @@ impl<H: Hypervisor> Table<H> {
                 .store(self.0.frame_of(&pages, index).unwrap_or(0), Ordering::Relaxed);
             // Whatever is in the page, and the other two fields, come before the permission.
             entry.flags.store(A::FLAGS.bits(), Ordering::Release);
+            entries.push(NonNull::from(entry));
         }
-        Ok(Shared::new(self.clone(), pages, references, peer, access))
+        Ok(Shared::new(self.clone(), pages, references, entries, peer, access))
     }
 
     /// Shares `count` fresh pages of zeroes.
@@ -187,26 +198,23 @@ impl<H: Hypervisor> Table<H> {
         }
     }
 
-    /// Everything that can fail about sharing `pages`, so that nothing is half done. Gives the room for their references.
-    fn prepare(&self, pages: &Pages<H>) -> Result<Vec<GrantRef>, Error> {
+    /// Everything that can fail about sharing `pages`, so that nothing is half done.
+    fn prepare(&self, pages: &Pages<H>) -> Result<Room, Error> {
         for index in 0..pages.len() {
             self.0.frame_of(pages, index)?;
         }
         // What a peer has let go meanwhile comes back when something new is shared, which is never in a hurry.
         self.retry_quarantine();
         self.reserve(pages.len())?;
-        let mut references = Vec::new();
+        let mut room = Room::default();
+        let Room { references, entries } = &mut room;
         references.try_reserve_exact(pages.len()).map_err(|_| Error::NoMemory)?;
+        entries.try_reserve_exact(pages.len()).map_err(|_| Error::NoMemory)?;
         let mut quarantine = self.0.quarantine.borrow_mut();
-        let room = quarantine.live + 1;
-        quarantine.held.try_reserve(room).map_err(|_| Error::NoMemory)?;
-        quarantine.live = room;
-        Ok(references)
-    }
-
-    /// The entry of a reference that this table gave out.
-    pub(crate) fn entry(&self, reference: GrantRef) -> &EntryV1 {
-        self.0.entry(reference)
+        let live = quarantine.live + 1;
+        quarantine.held.try_reserve(live).map_err(|_| Error::NoMemory)?;
+        quarantine.live = live;
+        Ok(room)
     }
 
     /// Revokes a run as a whole. If a page is busy the run goes to quarantine.
