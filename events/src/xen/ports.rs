@@ -130,21 +130,17 @@ impl<H: Hypervisor> Ports<H> {
         let table = &*self.0;
         table.end_pauses();
         let info = table.hv.shared_info();
-        let words = table.open.borrow().len().div_ceil(PORTS_PER_WORD) as u32;
-        if words == 0 {
-            return false;
-        }
+        let words = table.open.borrow().len().div_ceil(PORTS_PER_WORD);
         // Each begins behind the port that was first in the last one, so that no port is first for ever.
-        let start = table.next_dispatch.get() % (words * PORTS_PER_WORD as u32);
-        let (start_word, start_bit) = (start / PORTS_PER_WORD as u32, start % PORTS_PER_WORD as u32);
+        let start = table.next_dispatch.get();
+        let start_bit = start % PORTS_PER_WORD as u32;
+        let mut word = start as usize / PORTS_PER_WORD;
         let mut any = false;
-        for step in 0..words {
-            let word = ((start_word + step) % words) as usize;
-            let awaited = table.awaited_in(word);
-            if awaited == 0 {
-                continue;
+        for _ in 0..words {
+            if word >= words {
+                word = 0;
             }
-            let mut fired = pending::take(info, word, awaited).rotate_right(start_bit);
+            let mut fired = pending::take(info, word, table.awaited_in(word)).rotate_right(start_bit);
             while fired != 0 {
                 let bit = (fired.trailing_zeros() + start_bit) % PORTS_PER_WORD as u32;
                 fired &= fired - 1;
@@ -154,6 +150,7 @@ impl<H: Hypervisor> Ports<H> {
                 }
                 table.count(word, bit);
             }
+            word += 1;
         }
         any
     }
