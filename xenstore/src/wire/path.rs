@@ -29,8 +29,13 @@ impl<'a> Path<'a> {
             RELATIVE_PATH_MAX
         };
         let fits = !text.is_empty() && text.len() <= limit;
-        let shaped = text == "/" || !(text.ends_with('/') || text.as_bytes().windows(2).any(|pair| pair == b"//"));
-        let clean = text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-/_@".contains(&c));
+        let shaped = text == "/" || !text.ends_with('/');
+        let mut before = 0;
+        let clean = text.bytes().all(|c| {
+            let doubled = c == b'/' && before == b'/';
+            before = c;
+            c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'@') || (c == b'/' && !doubled)
+        });
         if fits && shaped && clean {
             Ok(Self(text))
         } else {
