@@ -1,9 +1,11 @@
 //! The operations, ours and C's. Each function does its operation so many times.
 
 use std::hint::black_box;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use fata_events::xen::{Ports, PvClock};
+use fata_events::{Executor, JoinHandle, ManualClock};
 use fata_grant::{BackRing, FrontRing, ReadWrite, Table};
 use fata_hypercall::{DomId, SharedPage};
 use fata_netfront::abi::{TxFlags, TxRequest, TxResponse};
@@ -24,6 +26,7 @@ mod c {
         pub(super) safe fn c_ring(n: u64);
         pub(super) safe fn c_grant(n: u64);
         pub(super) safe fn c_scan(n: u64, ports: u32);
+        pub(super) safe fn c_task(n: u64);
         pub(super) safe fn c_store(n: u64);
         pub(super) safe fn c_clock(n: u64);
         pub(super) safe fn c_tx(n: u64, start: u64, len: u64);
@@ -34,7 +37,7 @@ mod c {
 const ONE: (u64, u64) = (0, 1514);
 const EIGHTEEN: (u64, u64) = (4095, 17 * 4096 + 1);
 
-pub(crate) const CASES: [Case; 9] = [
+pub(crate) const CASES: [Case; 10] = [
     Case {
         name: "ring: request, response, two looks",
         rust: ring,
@@ -46,19 +49,24 @@ pub(crate) const CASES: [Case; 9] = [
         c: |n| c::c_grant(n),
     },
     Case {
-        name: "event: one of 1 port",
+        name: "event: one of 1 port counted",
         rust: |n| scan(n, 1),
         c: |n| c::c_scan(n, 1),
     },
     Case {
-        name: "event: one of 64 ports",
+        name: "event: one of 64 ports counted",
         rust: |n| scan(n, 64),
         c: |n| c::c_scan(n, 64),
     },
     Case {
-        name: "event: one of 4,095 ports",
+        name: "event: one of 4,095 ports counted",
         rust: |n| scan(n, 4095),
         c: |n| c::c_scan(n, 4095),
+    },
+    Case {
+        name: "event: one of 1 port, its task woken and run",
+        rust: task,
+        c: |n| c::c_task(n),
     },
     Case {
         name: "xenstore: build a WRITE, read an answer",
@@ -93,7 +101,9 @@ fn ring(n: u64) {
             let _ = back.push(&request);
         }
         black_box(back.publish());
-        let _ = black_box(front.pop());
+        if let Ok(Some(response)) = front.pop() {
+            black_box(response);
+        }
     }
 }
 
@@ -101,8 +111,11 @@ fn grant(n: u64) {
     let table = Table::new(Bare::new());
     let mut shared = table.share_zeroed(1, DomId(0), ReadWrite).expect("a page");
     for _ in 0..n {
-        let _ = black_box(shared.reclaim(0));
-        shared.regrant(0);
+        let index = black_box(0);
+        if let Ok(bytes) = shared.reclaim(index) {
+            black_box(bytes.as_ptr());
+        }
+        shared.regrant(index);
     }
 }
 
@@ -124,6 +137,28 @@ fn scan(n: u64, count: u64) {
         *seen += 1;
         let _ = channel.poll_after(*seen, &mut cx);
     }
+}
+
+fn task(n: u64) {
+    let hv = Bare::new();
+    let ports = Ports::new(hv.clone());
+    let channel = ports.alloc(DomId(0)).expect("a port");
+    let port = channel.port();
+    let mut executor = Executor::new(Rc::new(ManualClock::default()));
+    let task = executor.handle().spawn(async move {
+        let mut seen = 0;
+        loop {
+            seen = channel.after(seen).await;
+            channel.served(true);
+        }
+    });
+    executor.turn();
+    for _ in 0..n {
+        hv.signal(port);
+        black_box(ports.dispatch());
+        black_box(executor.turn());
+    }
+    drop::<JoinHandle<()>>(task);
 }
 
 fn store(n: u64) {

@@ -1,51 +1,54 @@
-//! `fata-bench`: names the cases. `fata-bench CASE rust|c N`: does a case N times, to be counted from outside.
-//! `fata-bench CASE time ROUNDS`: nanoseconds of each side in turns, the median of the rounds.
+//! `fata-bench`: names the cases. `fata-bench count CASE rust|c N`: does a case N times, to be counted from outside.
+//! `fata-bench time FOLDER`: measures how long each takes; criterion leaves what it found in the folder, under the case's
+//! number and its side.
 
 mod bare;
 mod cases;
 
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use cases::{CASES, Case};
-
-/// Operations in one round of `time`.
-const ROUND: u64 = 200_000;
+use cases::CASES;
+use criterion::{Criterion, SamplingMode};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let case = |index: &str| index.parse().ok().and_then(|index: usize| CASES.get(index));
     match words[..] {
         [] => CASES.iter().for_each(|case| println!("{}", case.name)),
-        [index, how, count] => {
-            let (Some(case), Ok(count)) = (case(index), count.parse()) else {
+        ["time", folder] => time(Path::new(folder)),
+        ["count", case, side, count] => {
+            let case = case.parse().ok().and_then(|case: usize| CASES.get(case));
+            let (Some(case), Ok(count)) = (case, count.parse()) else {
                 return ExitCode::FAILURE;
             };
-            match how {
-                "rust" => (case.rust)(count),
-                "c" => (case.c)(count),
-                _ => time(case, count),
-            }
+            (if side == "c" { case.c } else { case.rust })(count);
         }
         _ => return ExitCode::FAILURE,
     }
     ExitCode::SUCCESS
 }
 
-/// Prints what one operation takes, ours and C's, in nanoseconds.
-fn time(case: &Case, rounds: u64) {
-    let mut took = [Vec::new(), Vec::new()];
-    for _ in 0..rounds {
-        for (side, took) in [case.rust, case.c].into_iter().zip(&mut took) {
-            let began = Instant::now();
-            side(ROUND);
-            took.push(began.elapsed().as_nanos() as f64 / ROUND as f64);
+/// Ours and C's after one another, case by case.
+fn time(folder: &Path) {
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .output_directory(folder)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2));
+    for (number, case) in CASES.iter().enumerate() {
+        let mut group = criterion.benchmark_group(number.to_string());
+        // Each sample is long, so that what comes before its first operation does not count.
+        group.sampling_mode(SamplingMode::Flat);
+        for (side, operate) in [("rust", case.rust), ("c", case.c)] {
+            group.bench_function(side, |bencher| {
+                bencher.iter_custom(|count| {
+                    let began = Instant::now();
+                    operate(count);
+                    began.elapsed()
+                });
+            });
         }
     }
-    let [rust, c] = took.map(|mut took| {
-        took.sort_by(f64::total_cmp);
-        took[took.len() / 2]
-    });
-    println!("{rust:.2} {c:.2}");
 }

@@ -10,6 +10,8 @@
 
 #define PAGE 4096u
 #define KEEP(x) __asm__ volatile("" : : "r"(x) : "memory")
+// As Rust's black_box: the compiler knows the value no more.
+#define HIDE(x) __asm__ volatile("" : "+r"(x) : : "memory")
 
 // io/ring.h: four indices, then the slots.
 
@@ -23,6 +25,8 @@ struct end {
     struct sring *ring;
     uint32_t slots, size;
     uint32_t prod, published, cons, seen;
+    // The other end claimed what cannot be: nothing is taken from it or shown to it any more.
+    bool broken;
 };
 
 static void end_init(struct end *end, struct sring *ring, uint32_t size)
@@ -42,7 +46,7 @@ static inline void put(struct end *end, const void *value, uint32_t len)
 static inline bool publish(struct end *end, uint32_t *prod, uint32_t *event)
 {
     uint32_t old = end->published, new = end->prod;
-    if (old == new)
+    if (old == new || end->broken)
         return false;
     end->published = new;
     __atomic_store_n(prod, new, __ATOMIC_RELEASE);
@@ -53,9 +57,13 @@ static inline bool publish(struct end *end, uint32_t *prod, uint32_t *event)
 static inline bool take(struct end *end, uint32_t *prod, uint32_t limit, void *value, uint32_t len)
 {
     if (end->seen == end->cons) {
-        uint32_t claimed = __atomic_load_n(prod, __ATOMIC_ACQUIRE);
-        if (claimed - end->cons > limit)
+        if (end->broken)
             return false;
+        uint32_t claimed = __atomic_load_n(prod, __ATOMIC_ACQUIRE);
+        if (claimed - end->cons > limit) {
+            end->broken = true;
+            return false;
+        }
         end->seen = claimed;
         if (claimed == end->cons)
             return false;
@@ -85,11 +93,11 @@ void c_ring(uint64_t n)
         if (front.prod - front.cons < front.slots)
             put(&front, &value, 8);
         KEEP(publish(&front, &page.req_prod, &page.req_event));
-        take(&back, &page.req_prod, back.slots - (back.cons - back.prod), &value, 8);
-        put(&back, &value, 8);
+        if (take(&back, &page.req_prod, back.slots - (back.cons - back.published), &value, 8) && back.cons != back.prod)
+            put(&back, &value, 8);
         KEEP(publish(&back, &page.rsp_prod, &page.rsp_event));
-        take(&front, &page.rsp_prod, front.published - front.cons, &value, 8);
-        KEEP(value);
+        if (take(&front, &page.rsp_prod, front.published - front.cons, &value, 8))
+            KEEP(value);
     }
 }
 
@@ -102,47 +110,182 @@ struct grant_entry {
 void c_grant(uint64_t n)
 {
     static struct grant_entry table[512];
-    struct grant_entry *entry = &table[8];
-    entry->flags = 1;
+    // The entries of a run of pages.
+    static struct grant_entry *entries[1] = { &table[8] };
+    uint32_t pages = 1;
+    HIDE(pages);
+    entries[0]->flags = 1;
     for (uint64_t i = 0; i < n; i++) {
-        KEEP(entry);
+        uint32_t index = 0;
+        HIDE(index);
+        if (index >= pages)
+            return;
+        struct grant_entry *entry = entries[index];
         uint16_t flags = __atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE);
-        for (;;) {
-            if (flags & (8 | 16))
+        // Only a peer that maps and unmaps at this moment makes it fail; not for ever.
+        for (uint32_t tries = 0; flags; tries++) {
+            if (flags & (8 | 16) || tries == 16)
                 return;
             if (__atomic_compare_exchange_n(&entry->flags, &flags, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
                 break;
         }
         KEEP(entry);
-        __atomic_store_n(&entry->flags, 1, __ATOMIC_RELEASE);
+        if (index >= pages)
+            return;
+        if (!__atomic_load_n(&entries[index]->flags, __ATOMIC_RELAXED))
+            __atomic_store_n(&entries[index]->flags, 1, __ATOMIC_RELEASE);
     }
 }
 
-// xen.h: pending bits, one word for 64 ports. One port of `ports` has fired.
+// xen.h: pending bits, one word for 64 ports. Who waits for a port is called once when it has fired, and says that he waits
+// again. A port that nobody waits for is left pending.
+struct waiter {
+    void (*wake)(void *data);
+    void *data;
+};
+
+static uint64_t pending[64], awaited[64], count[4096];
+static struct waiter waiters[4096];
+
+static void await(uint32_t port, struct waiter waiter)
+{
+    waiters[port] = waiter;
+    awaited[port / 64] |= 1ull << port % 64;
+}
+
+static void signal(uint32_t port)
+{
+    __atomic_fetch_or(&pending[port / 64], 1ull << port % 64, __ATOMIC_SEQ_CST);
+}
+
+// Takes what is pending and awaited. Begins behind the port that was first in the last one.
+static bool dispatch(uint32_t words)
+{
+    static uint32_t next;
+    uint32_t start = next % 64, word = next / 64;
+    bool any = false;
+    for (uint32_t step = 0; step < words; step++, word++) {
+        if (word >= words)
+            word = 0;
+        uint64_t bits = __atomic_load_n(&pending[word], __ATOMIC_RELAXED) & awaited[word];
+        if (!bits)
+            continue;
+        bits &= __atomic_fetch_and(&pending[word], ~bits, __ATOMIC_SEQ_CST);
+        bits = bits >> start | bits << (-start % 64);
+        while (bits) {
+            uint32_t bit = ((uint32_t)__builtin_ctzll(bits) + start) % 64, port = word * 64 + bit;
+            bits &= bits - 1;
+            if (!any)
+                next = port + 1;
+            any = true;
+            awaited[word] &= ~(1ull << bit);
+            count[port]++;
+            struct waiter waiter = waiters[port];
+            waiters[port].wake = NULL;
+            if (waiter.wake)
+                waiter.wake(waiter.data);
+        }
+    }
+    return any;
+}
+
+static void nobody(void *data)
+{
+    KEEP(data);
+}
+
+// One port of `ports` has fired.
 void c_scan(uint64_t n, uint32_t ports)
 {
-    static uint64_t pending[64], awaited[64], count[4096];
-    uint32_t words = ports / 64 + 1;
-    memset(awaited, 0, sizeof(awaited));
+    static uint64_t seen[4096];
+    struct waiter waiter = { nobody, NULL };
+    HIDE(waiter.wake);
     for (uint32_t port = 1; port <= ports; port++)
-        awaited[port / 64] |= 1ull << port % 64;
+        await(port, waiter);
     for (uint64_t i = 0; i < n; i++) {
         uint32_t fired = i % ports + 1;
-        __atomic_fetch_or(&pending[fired / 64], 1ull << fired % 64, __ATOMIC_SEQ_CST);
-        for (uint32_t word = 0; word < words; word++) {
-            uint64_t bits = __atomic_load_n(&pending[word], __ATOMIC_RELAXED) & awaited[word];
-            if (!bits)
-                continue;
-            bits &= __atomic_fetch_and(&pending[word], ~bits, __ATOMIC_SEQ_CST);
-            while (bits) {
-                uint32_t port = word * 64 + (uint32_t)__builtin_ctzll(bits);
-                bits &= bits - 1;
-                awaited[word] &= ~(1ull << port % 64);
-                count[port]++;
-            }
-        }
-        awaited[fired / 64] |= 1ull << fired % 64;
-        KEEP(count);
+        signal(fired);
+        KEEP(dispatch(ports / 64 + 1));
+        seen[fired]++;
+        if (count[fired] <= seen[fired])
+            await(fired, waiter);
+    }
+}
+
+// Tasks that are ready, each of them once, in a queue with a lock, as wakes may come from elsewhere.
+struct task {
+    bool queued;
+    void (*run)(struct task *task);
+    uint32_t port;
+    uint64_t seen;
+};
+
+static struct {
+    bool locked;
+    uint32_t head, tail;
+    struct task *tasks[64];
+} ready;
+
+static void lock(void)
+{
+    while (__atomic_exchange_n(&ready.locked, true, __ATOMIC_ACQUIRE))
+        __builtin_ia32_pause();
+}
+
+static void unlock(void)
+{
+    __atomic_store_n(&ready.locked, false, __ATOMIC_RELEASE);
+}
+
+static void wake(void *data)
+{
+    struct task *task = data;
+    if (__atomic_exchange_n(&task->queued, true, __ATOMIC_ACQ_REL))
+        return;
+    lock();
+    ready.tasks[ready.tail++ % 64] = task;
+    unlock();
+}
+
+static uint32_t ready_tasks(void)
+{
+    lock();
+    uint32_t tasks = ready.tail - ready.head;
+    unlock();
+    return tasks;
+}
+
+// Runs the tasks that are ready at this moment, once. Whether there are more.
+static bool turn(void)
+{
+    for (uint32_t tasks = ready_tasks(); tasks; tasks--) {
+        lock();
+        struct task *task = ready.tasks[ready.head++ % 64];
+        unlock();
+        (void)__atomic_exchange_n(&task->queued, false, __ATOMIC_ACQ_REL);
+        task->run(task);
+    }
+    return ready_tasks();
+}
+
+static void serve(struct task *task)
+{
+    while (count[task->port] > task->seen)
+        task->seen = count[task->port];
+    await(task->port, (struct waiter){ wake, task });
+}
+
+// A port fires, for which a task waits, and the task runs until it waits again.
+void c_task(uint64_t n)
+{
+    struct task task = { .run = serve, .port = 1 };
+    HIDE(task.run);
+    count[1] = 0;
+    serve(&task);
+    for (uint64_t i = 0; i < n; i++) {
+        signal(1);
+        KEEP(dispatch(1));
+        KEEP(turn());
     }
 }
 
@@ -153,7 +296,7 @@ struct xsd_sockmsg {
 
 static bool path_ok(const char *path, size_t len)
 {
-    if (!len || len > 2048 || path[len - 1] == '/')
+    if (!len || len > (path[0] == '/' ? 3072 : 2048) || (path[len - 1] == '/' && len > 1))
         return false;
     for (size_t i = 0; i < len; i++) {
         char c = path[i];
@@ -169,21 +312,30 @@ void c_store(uint64_t n)
 {
     static uint8_t out[sizeof(struct xsd_sockmsg) + 4096];
     const char *path = "device/vif/0/state";
-    const uint8_t answer[] = { 2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, '4' };
+    static const uint8_t message[] = { 2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, '4' };
     for (uint64_t i = 0; i < n; i++) {
-        KEEP(path);
-        size_t len = strlen(path);
+        size_t len = strlen("device/vif/0/state");
+        HIDE(path);
+        HIDE(len);
         if (!path_ok(path, len))
             return;
         struct xsd_sockmsg header = { 11, (uint32_t)i, 0, (uint32_t)len + 2 };
+        if (header.len > 4096)
+            return;
         memcpy(out, &header, sizeof(header));
-        memcpy(out + sizeof(header), path, len + 1);
+        memcpy(out + sizeof(header), path, len);
+        out[sizeof(header) + len] = 0;
         out[sizeof(header) + len + 1] = '4';
         KEEP(out);
 
-        KEEP(answer);
+        const uint8_t *answer = message;
+        size_t size = sizeof(message);
+        HIDE(answer);
+        HIDE(size);
+        if (size < sizeof(header))
+            return;
         memcpy(&header, answer, sizeof(header));
-        if (header.len > 4096 || header.len > sizeof(answer) - sizeof(header) || header.type != 2)
+        if (header.len > 4096 || header.len > size - sizeof(header) || header.type != 2)
             return;
         KEEP(answer + sizeof(header));
     }
@@ -252,9 +404,10 @@ void c_tx(uint64_t n, uint64_t start, uint64_t len)
         }
         KEEP(publish(&front, &page.req_prod, &page.req_event));
         struct netif_tx_request request;
-        while (take(&back, &page.req_prod, back.slots - (back.cons - back.prod), &request, sizeof(request))) {
+        while (take(&back, &page.req_prod, back.slots - (back.cons - back.published), &request, sizeof(request))) {
             struct netif_tx_response response = { request.id, 0 };
-            put(&back, &response, sizeof(response));
+            if (back.cons != back.prod)
+                put(&back, &response, sizeof(response));
         }
         KEEP(publish(&back, &page.rsp_prod, &page.rsp_event));
         struct netif_tx_response response;

@@ -15,7 +15,7 @@ use crate::{progress, setup, test};
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<(), Error> {
     let wanted = |part| args.part.is_none_or(|only| only == part);
     if wanted(BenchPart::Micro) {
-        micro::run(workspace, args)?;
+        micro::run(workspace)?;
     }
     if args.part == Some(BenchPart::Micro) {
         return Ok(());
