@@ -20,7 +20,8 @@ impl XenHost {
         let script = format!(
             "set -e; : >/var/log/xen/console/guest-{name}.log; xl create -p /guests/{name}.cfg >/dev/null\n\
              id=$(xl domid {name}); front=/local/domain/$id/device/vif/1; back=/local/domain/0/backend/rogue/$id/1\n\
-             xenstore-write $back/frontend $front $back/frontend-id $id $back/state 2 $back/mac 00:16:3e:00:00:f1\n\
+             xenstore-write $back/frontend $front $back/frontend-id $id $back/state 2 $back/mac 00:16:3e:00:00:f1 \\\n\
+             $back/feature-rx-copy 1\n\
              xenstore-write $front/backend $back $front/backend-id 0 $front/state 1 $front/handle 1 \\\n\
              $front/mac 00:16:3e:00:00:f1\n\
              xenstore-chmod -r $back n0 r$id; xenstore-chmod -r $front n$id r0\n\

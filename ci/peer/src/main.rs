@@ -19,8 +19,10 @@
 //! fata-peer datagrams-in ADDRESS --requests WINDOWS --bytes SIZE
 //! fata-peer datagrams-out ADDRESS --requests WINDOWS --bytes SIZE
 //! fata-peer ping ADDRESS --requests N
-//! fata-peer first-ping ADDRESS --run COMMAND
+//! fata-peer first-ping ADDRESS --domain ID
 //! ```
+//!
+//! The last one lets that domain run, which was created paused, and asks it until it answers.
 //!
 //! With `--domain ID` the line says what it cost that domain, see `meter.rs`; with `--open N` there are N idle connections
 //! to the same address meanwhile; with `--storm PORT` a thread signals that event channel of the domain in a loop.
@@ -99,13 +101,8 @@ fn run(options: &Options) -> io::Result<ExitCode> {
     }
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
     let address = options.address.ok_or_else(|| invalid("no address".into()))?;
-    match options.command.as_str() {
-        "first" => return Ok(first::run(address, options)),
-        "first-ping" => {
-            println!("{}", ping::first(address.ip(), &options.run)?);
-            return Ok(ExitCode::SUCCESS);
-        }
-        _ => {}
+    if options.command == "first" {
+        return Ok(first::run(address, options));
     }
     // Beyond what the other side takes, this is where it ends.
     let idle: Vec<TcpStream> = (0..options.open)
@@ -165,6 +162,9 @@ fn load(address: SocketAddr, options: &Options) -> Option<Summary> {
             || Pinger::new(address.ip(), Duration::from_secs(5)),
             |pinger| pinger.ping().map(|()| 64),
         ),
+        "first-ping" => work::run(1, 1, |_| {
+            ping::first(address.ip(), options.domain.unwrap_or(0)).map(|()| 64)
+        }),
         _ => return None,
     })
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{WAIT, median, read};
+use super::{WAIT, ask_often, median, read};
 use crate::suite::Images;
 use crate::{Clock, Error, Guest, Options, XenHost};
 
@@ -46,12 +46,7 @@ pub fn boot(options: &Options, images: &Images, clock: Clock, rounds: usize) -> 
         host.place(&guest)?;
     }
     host.put_program("/etc/xen/scripts/vif-bridge", &read(&images.peer)?)?;
-    // The client waits in one attempt, and the kernel asks for the guest's Ethernet address as often as it can, every
-    // 8 ms, unless the guest says it by itself.
-    host.check(
-        "sysctl -q -w net.ipv4.neigh.xenbr0.retrans_time_ms=4 net.ipv4.neigh.xenbr0.mcast_solicit=100000",
-        WAIT,
-    )?;
+    ask_often(&host)?;
     let mut results = ["fata", "linux"].map(|name| Boot {
         name,
         rounds: Vec::new(),

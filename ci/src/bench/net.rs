@@ -1,4 +1,4 @@
-//! The network beside Linux's: two guests on one host, one after the other, round by round.
+//! The network beside Linux's: two guests on one host, one after the other, round by round; a host for each setting.
 
 mod load;
 mod row;
@@ -6,7 +6,7 @@ mod side;
 
 pub use row::{Better, Row};
 
-use load::{LOADS, Load, Setting};
+use load::{LOADS, Load};
 use side::Side;
 
 use super::read;
@@ -51,9 +51,7 @@ pub fn net(
     report: &mut dyn FnMut(Report<'_>),
 ) -> Result<(), Error> {
     let loads = chosen(plan.only)?;
-    let host = XenHost::start(&options.clone().clock(plan.clock))?;
     let peer = read(&images.peer)?;
-    host.put_program("/tmp/peer", &peer)?;
     let image = read(&images.folder.join("services"))?;
     let total = loads.len() * plan.rounds;
     let mut done = 0;
@@ -64,12 +62,13 @@ pub fn net(
             total,
         });
         let setting = loads[0].setting;
-        let fata = Side::fata(&host, &image, setting)?;
-        let linux = match Side::linux(&host, &peer, setting) {
-            // Debian's netfront does not take up such an interface; why is not known yet.
-            Err(_) if setting == Setting::Rogue => None,
-            linux => Some(linux?),
-        };
+        let mut options = options.clone().clock(plan.clock);
+        if let Some(mib) = setting.host_memory_mib() {
+            options = options.memory_mib(mib);
+        }
+        let host = XenHost::start(&options)?;
+        host.put_program("/tmp/peer", &peer)?;
+        let sides = [Side::fata(&host, &image, setting)?, Side::linux(&host, &peer, setting)?];
         for load in loads {
             let mut measured = [Vec::new(), Vec::new()];
             for _ in 0..plan.rounds {
@@ -78,10 +77,8 @@ pub fn net(
                     done,
                     total,
                 });
-                for (side, measured) in [Some(&fata), linux.as_ref()].into_iter().zip(&mut measured) {
-                    if let Some(side) = side {
-                        measured.extend(side.measure(load)?);
-                    }
+                for (side, measured) in sides.iter().zip(&mut measured) {
+                    measured.extend(side.measure(load)?);
                 }
                 done += 1;
             }
@@ -89,8 +86,6 @@ pub fn net(
                 report(Report::Row(figure.row(load, plan.clock, &measured)));
             }
         }
-        fata.end()?;
-        linux.map_or(Ok(()), Side::end)?;
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ pub(crate) fn ioctl<const OPCODE: Opcode, T: Argument>(file: &File, argument: &m
     // _IOC's size field: bits 16 to 29.
     const { assert!((OPCODE >> 16) as usize & 0x3fff == size_of::<T>()) };
     // SAFETY: the structure is as large as the driver takes it to be. The one pointer among the fields is the hypercall's
-    // argument, whose memory belongs to `cpu_time` for the whole call and is as large as Xen takes it to be.
+    // argument, whose memory belongs to `cpu_time` or `unpause` for the whole call and is as large as Xen takes it to be.
     let result = unsafe { rustix::ioctl::ioctl(file, Call::<OPCODE, T>(argument)) };
     Ok(result?)
 }

@@ -1,6 +1,7 @@
 //! What the tests' client asks of Xen from dom0, by the ioctls of Linux's drivers privcmd and evtchn.
 //!
-//! The toolstack's own programs tell a domain's CPU time in tenths of seconds and signal no event channels.
+//! The toolstack's own programs tell a domain's CPU time in tenths of seconds, take ten milliseconds to be loaded, and signal no
+//! event channels.
 
 mod ioctl;
 
@@ -17,6 +18,13 @@ const SYSCTL_VERSION: u32 = 0x15;
 /// `XEN_SYSCTL_getdomaininfolist`.
 const GET_DOMAIN_INFO_LIST: u32 = 6;
 
+/// `__HYPERVISOR_domctl`.
+const HYPERVISOR_DOMCTL: u64 = 36;
+/// `XEN_DOMCTL_INTERFACE_VERSION` of Xen 4.17 (xen/include/public/domctl.h).
+const DOMCTL_VERSION: u32 = 0x15;
+/// `XEN_DOMCTL_unpausedomain`.
+const UNPAUSE_DOMAIN: u32 = 4;
+
 /// `struct xen_sysctl` with `struct xen_sysctl_getdomaininfolist` in its union, which has 128 bytes.
 #[repr(C)]
 struct Sysctl {
@@ -27,6 +35,16 @@ struct Sysctl {
     buffer: u64,
     num_domains: u32,
     rest_of_union: [u8; 104],
+}
+
+/// `struct xen_domctl` with a command that needs nothing of its union, which has 128 bytes.
+#[repr(C)]
+struct Domctl {
+    cmd: u32,
+    interface_version: u32,
+    domain: u16,
+    pad: [u16; 3],
+    union: [u64; 16],
 }
 
 /// The beginning of `struct xen_domctl_getdomaininfo`, and room for what follows (xen/include/public/domctl.h).
@@ -91,6 +109,26 @@ pub fn cpu_time(domain: u16) -> io::Result<Duration> {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("no domain {domain}")));
     }
     Ok(Duration::from_nanos(info.cpu_time))
+}
+
+/// Lets a domain run that was created paused.
+///
+/// # Errors
+/// This is not dom0 of a Xen 4.17, or there is no such domain, or it is not paused.
+pub fn unpause(domain: u16) -> io::Result<()> {
+    let privcmd = open("/dev/xen/privcmd")?;
+    let mut domctl = Box::new(Domctl {
+        cmd: UNPAUSE_DOMAIN,
+        interface_version: DOMCTL_VERSION,
+        domain,
+        pad: [0; 3],
+        union: [0; 16],
+    });
+    let mut call = Hypercall {
+        op: HYPERVISOR_DOMCTL,
+        arg: [(&raw mut *domctl) as u64, 0, 0, 0, 0],
+    };
+    ioctl::<{ ioctl::PRIVCMD_HYPERCALL }, _>(&privcmd, &mut call).map(drop)
 }
 
 /// An event channel to another domain's port. Dropping it closes it.

@@ -9,10 +9,33 @@ use crate::Clock;
 pub(super) enum Setting {
     /// Nothing: one interface.
     Plain,
+    /// It begins anew for each measurement.
+    New,
+    /// So much memory, in MiB, that it can carry all connections.
+    Memory(u32),
     /// So many interfaces, of which the first is used.
     Vifs(usize),
     /// A second interface whose backend does nothing but signal, if the load says so.
     Rogue,
+}
+
+impl Setting {
+    /// The memory of each of the two guests, in MiB.
+    pub(super) fn memory_mib(self) -> u32 {
+        match self {
+            Self::Memory(mib) => mib,
+            // What the Linux guest needs.
+            _ => 160,
+        }
+    }
+
+    /// The memory of the host for both, in MiB; `None` for the usual one.
+    pub(super) fn host_memory_mib(self) -> Option<u32> {
+        match self {
+            Self::Memory(mib) => Some(2 * mib + 1536),
+            _ => None,
+        }
+    }
 }
 
 /// A load: its name, `fata-peer`'s command, port and arguments, and what is told of it.
@@ -287,7 +310,15 @@ pub(super) const LOADS: &[Load] = &[
         command: "round-trip",
         port: 7,
         arguments: "--requests 200 --bytes 1 --open 10000",
-        setting: Setting::Plain,
+        setting: Setting::Memory(2816),
+        figures: ONE_BY_ONE,
+    },
+    Load {
+        name: "first-ping",
+        command: "first-ping",
+        port: 0,
+        arguments: "",
+        setting: Setting::New,
         figures: ONE_BY_ONE,
     },
     Load {

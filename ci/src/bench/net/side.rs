@@ -5,21 +5,19 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::load::{Load, Setting};
-use crate::bench::WAIT;
+use crate::bench::{WAIT, ask_often};
 use crate::{Error, Guest, XenHost};
 
-/// For a load on a busy computer.
-const LIMIT: Duration = Duration::from_secs(600);
-/// The guests' memory: what the Linux guest needs.
-const MEMORY_MIB: u32 = 160;
+/// For ten thousand connections on a busy computer, emulated.
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// A guest that offers the services of `ci/guests/services`. While the other is measured it has nothing to do.
 pub(super) struct Side<'a> {
     host: &'a XenHost,
     name: &'static str,
     /// Its IPv4 address.
-    pub(super) address: &'static str,
-    domain: u32,
+    address: &'static str,
+    setting: Setting,
     /// The event channel of the interface whose backend is ours.
     rogue: Option<u32>,
 }
@@ -71,18 +69,28 @@ impl<'a> Side<'a> {
         let last = address.rsplit('.').next().unwrap_or_default();
         let vifs = match setting {
             Setting::Vifs(vifs) => vifs,
-            Setting::Plain | Setting::Rogue => 1,
+            _ => 1,
         };
-        let guest = (0..vifs).fold(guest.memory_mib(MEMORY_MIB), |guest, vif| {
+        let guest = (0..vifs).fold(guest.memory_mib(setting.memory_mib()), |guest, vif| {
             guest.vif(&format!("00:16:3e:00:0{last}:{vif:02x}"))
         });
         host.place(&guest)?;
-        let rogue = match setting {
-            Setting::Rogue => Some(host.start_with_rogue_vif(name)?),
-            _ => host.start_placed(name).map(|()| None)?,
+        let mut side = Self {
+            host,
+            name,
+            address,
+            setting,
+            rogue: None,
         };
+        match setting {
+            Setting::New => {
+                ask_often(host)?;
+                return Ok(side);
+            }
+            Setting::Rogue => side.rogue = Some(host.start_with_rogue_vif(name)?),
+            _ => host.start_placed(name)?,
+        }
         host.wait_for_log(name, ready, WAIT)?;
-        let domain = host.domain(name)?.map_or(0, |domain| domain.id);
         // Once for nothing: Ethernet addresses are learnt, code is translated, the first connection's memory is there.
         // Linux says that it is ready when its server has been started, which is not yet listening.
         let warm = format!("/tmp/peer http {address}:80 / --requests 20");
@@ -90,31 +98,26 @@ impl<'a> Side<'a> {
             &format!("n=0; until {warm}; do n=$((n+1)); [ $n -lt 50 ] || exit 1; usleep 200000; done"),
             WAIT,
         )?;
-        Ok(Self {
-            host,
-            name,
-            address,
-            domain,
-            rogue,
-        })
-    }
-
-    /// Takes it apart.
-    pub(super) fn end(self) -> Result<(), Error> {
-        self.host.destroy(self.name)
+        Ok(side)
     }
 
     /// Puts a load on it. `None`: it cannot carry that.
     pub(super) fn measure(&self, load: &Load) -> Result<Option<Measured>, Error> {
-        let Self { address, domain, .. } = self;
+        let Self { name, address, .. } = self;
         let port = self.rogue.filter(|_| load.arguments.ends_with("--storm"));
         let port = port.map(|port| port.to_string()).unwrap_or_default();
-        let statistics = format!("busybox wget -q -O - http://{address}/stats");
+        let command = format!("/tmp/peer --domain $(xl domid {name}) {} {port}", load.command(address));
         // One script: each command from outside costs more than most loads.
-        let script = format!(
-            "ulimit -n 20000; {statistics} && /tmp/peer --domain {domain} {} {port} && {statistics}",
-            load.command(address)
-        );
+        let script = match self.setting {
+            Setting::New => format!(
+                "set -e; xl create -p /guests/{name}.cfg >/dev/null; ip neigh flush dev xenbr0 >/dev/null 2>&1\n\
+                 {command}; xl destroy {name}"
+            ),
+            _ => {
+                let statistics = format!("busybox wget -q -O - http://{address}/stats");
+                format!("ulimit -n 20000; {statistics} && {command} && {statistics}")
+            }
+        };
         let text = match self.host.check(&script, LIMIT) {
             // Mostly so many connections.
             Err(Error::Command { .. }) if load.may_be_refused() => return Ok(None),
@@ -124,12 +127,17 @@ impl<'a> Side<'a> {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_default())
             .collect();
-        let [before, line, after] = lines.as_slice() else {
-            return Err(Error::Command {
-                command: script,
-                status: 0,
-                output: text,
-            });
+        // The guest's own statistics, before and after, if it was asked for them.
+        let (before, line, after) = match lines.as_slice() {
+            [line] => (&Value::Null, line, &Value::Null),
+            [before, line, after] => (before, line, after),
+            _ => {
+                return Err(Error::Command {
+                    command: script,
+                    status: 0,
+                    output: text,
+                });
+            }
         };
         let number = |path: &str| line.pointer(path).and_then(Value::as_f64).unwrap_or_default();
         let counted = |name: &str| {
