@@ -129,7 +129,7 @@ impl SharedPage {
         } else {
             let from = self.0.get().cast::<u8>().cast_const().wrapping_add(offset);
             // SAFETY: the value's length from offset on is inside the page; the value is our own.
-            unsafe { copy_small(from, value.as_mut_bytes().as_mut_ptr(), size_of::<T>()) };
+            unsafe { load_small(from, value.as_mut_bytes().as_mut_ptr(), size_of::<T>()) };
         }
         Some(value)
     }
@@ -143,7 +143,7 @@ impl SharedPage {
         } else if fits {
             let to = self.0.get().cast::<u8>().wrapping_add(offset);
             // SAFETY: the value's length from offset on is inside the page; the value is our own.
-            unsafe { copy_small(value.as_bytes().as_ptr(), to, size_of::<T>()) };
+            unsafe { store_small(value.as_bytes().as_ptr(), to, size_of::<T>()) };
         }
         fits
     }
@@ -171,48 +171,73 @@ impl fmt::Debug for SharedPage {
 /// Values up to this many bytes are copied by moves: a string instruction takes longer to start than they take in all.
 const SMALL: usize = 16;
 
-/// Copies a value of a few bytes. In assembly, as [`copy`] is; `len` is a constant where it is called.
+/// Copies a value of a few bytes out of memory that a peer may touch: that in assembly, as [`copy`] does it, and into our own
+/// memory as usual, so that a value can stay in registers. `len` is a constant where it is called.
 ///
 /// # Safety
 /// As for [`copy`].
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline(always)]
-unsafe fn copy_small(from: *const u8, to: *mut u8, len: usize) {
+unsafe fn load_small(from: *const u8, to: *mut u8, len: usize) {
     let mut done = 0;
     macro_rules! step {
-        ($size:literal, $class:ident, $move:literal, $store:literal) => {
-            while len - done >= $size {
-                // SAFETY: done + size <= len, for which the caller vouches.
+        ($int:ident, $class:ident, $load:literal) => {
+            while len - done >= size_of::<$int>() {
+                let value: $int;
+                // SAFETY: done + size <= len, for which the caller vouches, for both pointers.
                 unsafe {
                     core::arch::asm!(
-                        $move,
-                        $store,
-                        between = out($class) _,
+                        $load,
+                        value = out($class) value,
                         from = in(reg) from.wrapping_add(done),
+                        options(nostack, preserves_flags),
+                    );
+                    to.add(done).cast::<$int>().write_unaligned(value);
+                }
+                done += size_of::<$int>();
+            }
+        };
+    }
+    step!(u64, reg, "mov {value}, [{from}]");
+    step!(u32, reg, "mov {value:e}, [{from}]");
+    step!(u16, reg, "mov {value:x}, [{from}]");
+    step!(u8, reg_byte, "mov {value}, [{from}]");
+}
+
+/// The other way.
+///
+/// # Safety
+/// As for [`copy`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+unsafe fn store_small(from: *const u8, to: *mut u8, len: usize) {
+    let mut done = 0;
+    macro_rules! step {
+        ($int:ident, $class:ident, $store:literal) => {
+            while len - done >= size_of::<$int>() {
+                // SAFETY: done + size <= len, for which the caller vouches, for both pointers.
+                unsafe {
+                    let value = from.add(done).cast::<$int>().read_unaligned();
+                    core::arch::asm!(
+                        $store,
+                        value = in($class) value,
                         to = in(reg) to.wrapping_add(done),
                         options(nostack, preserves_flags),
                     );
                 }
-                done += $size;
+                done += size_of::<$int>();
             }
         };
     }
-    step!(8, reg, "mov {between}, [{from}]", "mov [{to}], {between}");
-    step!(4, reg, "mov {between:e}, [{from}]", "mov [{to}], {between:e}");
-    step!(2, reg, "mov {between:x}, [{from}]", "mov [{to}], {between:x}");
-    step!(1, reg_byte, "mov {between}, [{from}]", "mov [{to}], {between}");
+    step!(u64, reg, "mov [{to}], {value}");
+    step!(u32, reg, "mov [{to}], {value:e}");
+    step!(u16, reg, "mov [{to}], {value:x}");
+    step!(u8, reg_byte, "mov [{to}], {value}");
 }
 
 /// The same where there is no assembly for it.
-///
-/// # Safety
-/// As for [`copy`].
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-#[inline]
-unsafe fn copy_small(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: the caller vouches for both ranges.
-    unsafe { copy(from, to, len) }
-}
+use {copy as load_small, copy as store_small};
 
 /// Copies `len` bytes between memory that a peer may touch and memory that is ours.
 ///
