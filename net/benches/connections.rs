@@ -6,6 +6,7 @@
 //! segment in, one segment out. The peer's frames are made outside of what is counted.
 //!
 //! `connections N one|all ROUNDS` is one measurement by hand: `one` connection speaks, or `all` of them in turn.
+//! `connections 0 new ROUNDS` opens, uses and closes one after the other.
 
 #[path = "../tests/world/mod.rs"]
 mod world;
@@ -77,6 +78,50 @@ fn exchange(world: &mut World, wire: &mut Wire, peer: &mut Peer, counts: bool) {
     assert_eq!(answered, REQUEST.len(), "one answer for one request");
 }
 
+/// Opens a connection, sends a request, takes the answer, closes it.
+fn whole_connection(world: &mut World, wire: &mut Wire, peer: &mut Peer) {
+    let mut say = |peer: &mut Peer, control, data: &[u8]| {
+        world.clock.set(world.clock_now() + PAUSE);
+        wire.send(&peer.frame(control, data));
+        counted_turn(world);
+        peer.sequence = peer.sequence.wrapping_add(data.len() as u32);
+        while let Some((frame, _)) = wire.0.take() {
+            let answer = segment(&frame).expect("a segment");
+            let takes_a_number = matches!(answer.control, TcpControl::Syn | TcpControl::Fin);
+            let end = answer
+                .sequence
+                .wrapping_add(answer.payload.len() as u32 + u32::from(takes_a_number));
+            peer.acknowledgement = end;
+        }
+    };
+    say(peer, TcpControl::Syn, &[]);
+    peer.sequence = peer.sequence.wrapping_add(1);
+    say(peer, TcpControl::None, &[]);
+    say(peer, TcpControl::Psh, REQUEST);
+    say(peer, TcpControl::Fin, &[]);
+    peer.sequence = peer.sequence.wrapping_add(1);
+    say(peer, TcpControl::None, &[]);
+}
+
+/// Connections of one request each, one after the other, with the buffers that a guest of 8 MiB has.
+fn measure_new(rounds: usize) {
+    let mut world = World::new();
+    let (stack, mut wire) = world.stack_and_wire(Limits::default());
+    listen(&world, &stack, TOGETHER);
+    // The first one tells where the peer is, and stays.
+    open(&mut world, &mut wire, PORT, 1);
+    for round in 0..rounds {
+        whole_connection(&mut world, &mut wire, &mut Peer::new(1 + round % 50_000, PORT));
+    }
+    let stats = stack.stats();
+    let expected = (rounds as u64 + 1, 1);
+    assert_eq!(
+        (stats.tcp_accepted, stats.tcp_connections),
+        expected,
+        "all were opened and closed"
+    );
+}
+
 fn measure(count: usize, all: bool, rounds: usize) {
     let mut world = World::new();
     let limits = Limits {
@@ -135,7 +180,10 @@ fn main() -> ExitCode {
     if let [count, who, rounds] = &words[..]
         && let (Ok(count), Ok(rounds)) = (count.parse(), rounds.parse())
     {
-        measure(count, who == "all", rounds);
+        match &**who {
+            "new" => measure_new(rounds),
+            _ => measure(count, who == "all", rounds),
+        }
         return ExitCode::SUCCESS;
     }
     if Command::new("valgrind").arg("--version").output().is_err() {
@@ -153,5 +201,10 @@ fn main() -> ExitCode {
         };
         println!("| {connections} | {one} | {all} |");
     }
+    let Some(new) = count(0, "new") else {
+        eprintln!("the run with new connections has failed");
+        return ExitCode::FAILURE;
+    };
+    println!("\n{new} for a connection that is opened, used for one request and closed");
     ExitCode::SUCCESS
 }

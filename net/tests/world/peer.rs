@@ -20,6 +20,16 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// One of the numbers up to 50,000, before it has spoken to this port.
+    pub(crate) fn new(index: usize, server: u16) -> Self {
+        Self {
+            port: FIRST_PORT + index as u16,
+            server,
+            sequence: 1_000,
+            acknowledgement: 0,
+        }
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         at(THEIRS, self.port)
     }
@@ -33,14 +43,7 @@ impl Peer {
 
 /// Opens so many connections to this port, a few at a time.
 pub(crate) fn open(world: &mut World, wire: &mut Wire, server: u16, count: usize) -> Vec<Peer> {
-    let mut peers: Vec<Peer> = (0..count)
-        .map(|index| Peer {
-            port: FIRST_PORT + index as u16,
-            server,
-            sequence: 1_000,
-            acknowledgement: 0,
-        })
-        .collect();
+    let mut peers: Vec<Peer> = (0..count).map(|index| Peer::new(index, server)).collect();
     for some in peers.chunks_mut(TOGETHER) {
         for peer in some.iter() {
             wire.send(&peer.frame(TcpControl::Syn, &[]));
