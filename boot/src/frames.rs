@@ -55,6 +55,34 @@ pub struct Frames<'a> {
     free: usize,
     /// No bit below this one is set.
     lowest: usize,
+    barren: Barren,
+}
+
+/// Where a search need not look again: below `bit` begins no run of `count` frames or more.
+///
+/// Holes collect at the low end. Without this a search for a few frames in a row would pass them all, each time.
+#[derive(Clone, Copy, Debug)]
+struct Barren {
+    bit: usize,
+    count: usize,
+}
+
+impl Barren {
+    /// A search for `count` frames, wherever they may begin, has found them at `bit` and taken them.
+    fn found(&mut self, bit: usize, count: usize) {
+        if bit + count > self.bit {
+            *self = Self {
+                bit: bit + count,
+                count,
+            };
+        }
+    }
+
+    /// Frames from `bit` on are free again. A run that reaches into them may begin before, but no further than it is short
+    /// of one.
+    fn freed(&mut self, bit: usize) {
+        self.bit = self.bit.min(bit.saturating_sub(self.count.saturating_sub(1)));
+    }
 }
 
 impl<'a> Frames<'a> {
@@ -82,6 +110,7 @@ impl<'a> Frames<'a> {
             total: 0,
             free: 0,
             lowest: 0,
+            barren: Barren { bit: 0, count: 1 },
         };
         for (slot, region) in frames.regions.iter_mut().zip(layout(usable)) {
             if region.bits().end <= room {
@@ -112,7 +141,12 @@ impl<'a> Frames<'a> {
         if count == 0 || count > self.free {
             return None;
         }
-        let lowest = self.lowest;
+        let Barren { bit, count: short } = self.barren;
+        let lowest = if count >= short {
+            self.lowest.max(bit)
+        } else {
+            self.lowest
+        };
         let (frame, bit) = self.regions.iter().find_map(|region| {
             let bits = region.bits();
             let mut at = bits.start.max(lowest);
@@ -133,6 +167,9 @@ impl<'a> Frames<'a> {
         if self.lowest == bit || count == 1 && align == 1 {
             self.lowest = bit + count;
         }
+        if align == 1 {
+            self.barren.found(bit, count);
+        }
         Some(frame)
     }
 
@@ -147,6 +184,7 @@ impl<'a> Frames<'a> {
             return false;
         }
         self.lowest = self.lowest.min(bits.start);
+        self.barren.freed(bits.start);
         set_bits(self.bitmap, bits, true);
         self.free += count;
         true
