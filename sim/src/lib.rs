@@ -37,6 +37,7 @@
 //!     let mut guest = fata::xen::start(domain.clone(), facts, greeter);
 //!     sim.add_guest(&domain, move || { guest.turn(); });
 //!     sim.run_until(|| vif.is_connected(), Duration::from_secs(10));
+//!     sim.run_for(Duration::from_secs(1)); // it listens a moment later
 //!
 //!     let client = host.connect(SocketAddr::from(([10, 0, 0, 2], 7)));
 //!     sim.run_until(|| client.is_closed_by_peer(), Duration::from_secs(10));
