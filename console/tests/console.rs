@@ -328,27 +328,34 @@ fn rule_78_an_impossible_output_index_closes_the_ring() {
     }
 }
 
-/// Rules 78 and 81: the same for what is typed; who waits for it is told.
+/// Rules 78 and 81: the same for what is typed; who waits for it is told, whoever noticed it: himself, when the port fires,
+/// or a writer, when it does not.
 #[test]
 fn rule_81_a_blocked_reader_notices_the_close() {
-    let mut guest = guest();
-    let (bytes, line) = (guest.console.clone(), guest.console.clone());
-    let bytes = guest.spawn(async move { bytes.read(&mut [0; 5]).await });
-    let line = guest.spawn(async move { line.read_line().await });
-    guest.settle();
-    assert!(bytes.borrow().is_none() && line.borrow().is_none());
-    page(&guest.hv).store_u32(IN_PROD, 1025, Ordering::Relaxed);
-    guest.hv.signal(PORT);
-    guest.settle();
-    assert_eq!(
-        (bytes.take(), line.take()),
-        (Some(Err(Error::Closed)), Some(Err(Error::Closed)))
-    );
-    let console = guest.console.clone();
-    let late = guest.spawn(async move { console.read(&mut [0; 5]).await });
-    guest.settle();
-    assert_eq!(late.take(), Some(Err(Error::Closed)));
-    assert!(guest.run.is_finished());
+    for (index, fires) in [(IN_PROD, true), (OUT_CONS, false)] {
+        let mut guest = guest();
+        let (bytes, line) = (guest.console.clone(), guest.console.clone());
+        let bytes = guest.spawn(async move { bytes.read(&mut [0; 5]).await });
+        let line = guest.spawn(async move { line.read_line().await });
+        guest.settle();
+        assert!(bytes.borrow().is_none() && line.borrow().is_none());
+        page(&guest.hv).store_u32(index, 7777, Ordering::Relaxed);
+        if fires {
+            guest.hv.signal(PORT);
+        } else {
+            guest.console.write(b"x");
+        }
+        guest.settle();
+        assert_eq!(
+            (bytes.take(), line.take()),
+            (Some(Err(Error::Closed)), Some(Err(Error::Closed)))
+        );
+        let console = guest.console.clone();
+        let late = guest.spawn(async move { console.read(&mut [0; 5]).await });
+        guest.settle();
+        assert_eq!(late.take(), Some(Err(Error::Closed)));
+        assert!(guest.run.is_finished());
+    }
 }
 
 #[test]

@@ -5,10 +5,11 @@ mod common;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use common::{Rig, now};
 use fata_xenstore::Error;
-use fata_xenstore::wire::{MessageType, Packet};
+use fata_xenstore::wire::{MessageType, Packet, Reply};
 
 #[test]
 fn offsets_are_taken_as_found_rule_66() {
@@ -253,4 +254,31 @@ fn an_idle_client_neither_signals_nor_runs() {
         rig.turn();
     }
     assert_eq!((rig.machine.kicks.get(), rig.executor.stats().polls), (kicks, polls));
+}
+
+/// Rule 55, XSA-391: a daemon that signals all the time and says nothing costs a look now and then, and is heard when it
+/// does say something; from then on at once.
+#[test]
+fn xsa_391_a_store_daemon_that_signals_and_says_nothing() {
+    let mut rig = Rig::new();
+    rig.server.automatic = false;
+    for round in 0..3 {
+        let store = rig.client();
+        let reader = rig.handle().spawn(async move { store.read("data/a").await });
+        rig.settle();
+        let looks = rig.executor.stats().polls;
+        for _ in 0..1000 {
+            rig.machine.signal();
+            rig.ports.dispatch();
+            rig.executor.turn();
+        }
+        let looks = rig.executor.stats().polls - looks;
+        assert!((10..100).contains(&looks), "{looks} looks in round {round}");
+        let letter = rig.server.inbox.pop_front().unwrap();
+        rig.server.reply(&letter, &Reply::Value(b"1"));
+        rig.settle();
+        assert!(!reader.is_finished(), "it is not listened to at the moment");
+        rig.machine.pass(Duration::from_millis(10));
+        assert_eq!(rig.finish(reader), Ok(b"1".to_vec()));
+    }
 }
