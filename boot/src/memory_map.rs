@@ -178,6 +178,11 @@ mod tests {
             None,
             "address 0 is not to be used"
         );
+        assert_eq!(
+            hole(&[ram(0, 0xa_0000), ram(0x100_0000, 0x100_0000)], 0x10_0000, 1 << 31),
+            Some(0x200_0000..0x210_0000),
+            "not between two pieces of RAM"
+        );
     }
 
     fn entries() -> impl Strategy<Value = Vec<MapEntry>> {

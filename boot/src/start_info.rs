@@ -309,11 +309,39 @@ mod tests {
             .as_bytes(),
         );
         memory.0[0x1000..].fill(b'a');
-        let info = StartInfo::read(&memory, BASE).unwrap();
-        assert_eq!(
-            info.command_line(&mut [0; 2 * COMMAND_LINE_MAX]).len(),
-            COMMAND_LINE_MAX
-        );
+        for end in [COMMAND_LINE_MAX, COMMAND_LINE_MAX + 1, 0xf000] {
+            let mut memory = Memory(memory.0.clone());
+            memory.0.iter_mut().skip(0x1000 + end).for_each(|byte| *byte = 0);
+            let info = StartInfo::read(&memory, BASE).unwrap();
+            assert_eq!(
+                info.command_line(&mut [0; 2 * COMMAND_LINE_MAX]).len(),
+                COMMAND_LINE_MAX
+            );
+        }
+    }
+
+    #[test]
+    fn modules_without_end_leave_nothing_unreserved() {
+        use zerocopy::IntoBytes;
+        let mut memory = Memory::new();
+        let info = hvm::StartInfo {
+            nr_modules: 1000,
+            modlist_paddr: BASE + 0x1000,
+            ..start_info(1)
+        };
+        memory.put(BASE, info.as_bytes());
+        for n in 0..1000 {
+            let module = ModlistEntry {
+                paddr: (n + 1) << 24,
+                size: 1 << 20,
+                cmdline_paddr: ((n + 1) << 24) + (1 << 22),
+                ..Default::default()
+            };
+            memory.put(BASE + 0x1000 + n * size_of::<ModlistEntry>() as u64, module.as_bytes());
+        }
+        let reserved = StartInfo::read(&memory, BASE).unwrap().reserved();
+        assert_eq!(reserved.lost(), 0, "the first ones, and all of each");
+        assert!(reserved.as_slice().contains(&(16 << 24..(16 << 24) + (1 << 20))));
     }
 
     #[test]

@@ -146,6 +146,32 @@ fn an_answer_of_another_type_is_an_error_of_its_request_only() {
     );
 }
 
+/// An answer to a request that still waits for its turn is none: nobody can have read it.
+#[test]
+fn an_answer_before_the_request_was_sent_is_ignored_rule_61() {
+    let mut rig = Rig::new();
+    rig.server.automatic = false;
+    let tasks: Vec<_> = (0..17)
+        .map(|_| {
+            let store = rig.client();
+            rig.handle().spawn(async move { store.read("a").await })
+        })
+        .collect();
+    rig.settle();
+    let mut early = rig.server.inbox.back().unwrap().clone();
+    early.req_id += 1;
+    rig.server.reply(&early, &Reply::Value(b"early"));
+    rig.settle();
+    assert_eq!(rig.store.stats().ignored, 1);
+    while let Some(letter) = rig.server.inbox.pop_front() {
+        rig.server.reply(&letter, &Reply::Value(b"true"));
+        rig.settle();
+    }
+    for task in tasks {
+        assert_eq!(rig.finish(task), Ok(b"true".to_vec()));
+    }
+}
+
 #[test]
 fn a_cancelled_request_keeps_its_place_until_its_answer_comes_rule_59() {
     let mut rig = Rig::new();

@@ -340,6 +340,16 @@ fn a_payload_has_a_limit_in_both_directions_rule_61() {
         Ok(())
     );
 
+    let reply = Packet {
+        kind: MessageType::READ,
+        req_id: 1,
+        tx_id: 0,
+        payload: &[0; 4097],
+    };
+    message.truncate(1);
+    assert_eq!(reply.encode(&mut message), Err(Error::TooLong));
+    assert_eq!(message, [7], "nothing was appended");
+
     let mut header = Header {
         kind: MessageType::READ,
         req_id: 1,
