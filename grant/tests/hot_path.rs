@@ -50,6 +50,28 @@ fn reclaim_push_and_pop_allocate_nothing() {
     assert_eq!(ALLOCATIONS.get() - before, 0);
 }
 
+/// However many there were: what comes back finds its place. And what has come back leaves no room behind that grows.
+#[test]
+fn giving_back_allocates_nothing_and_leaves_nothing() {
+    let machine = Machine::new();
+    let table = Table::new(machine.clone());
+    let share = || table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
+    let runs: Vec<_> = (0..1200).map(|_| share()).collect();
+    assert!(table.stats().frames > 2);
+    let before = ALLOCATIONS.get();
+    for run in runs {
+        drop(run.revoke().unwrap());
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    let mut cost = (0..5000).map(|_| {
+        let before = ALLOCATIONS.get();
+        drop(share().revoke().unwrap());
+        ALLOCATIONS.get() - before
+    });
+    let first = cost.next();
+    assert!(cost.all(|cost| Some(cost) == first));
+}
+
 #[test]
 fn a_violation_allocates_nothing() {
     let machine = Machine::new();

@@ -88,6 +88,25 @@ fn a_slot_is_where_ring_h_has_it_and_is_copied() {
 }
 
 #[test]
+fn positions_go_around_the_ring() {
+    let page = SharedPage::new_zeroed();
+    let mut front = Front::new(&page);
+    let mut back = Back::attach(&page).unwrap();
+    for round in 0..3 * Front::SLOTS {
+        let slot = (round % Front::SLOTS) as usize;
+        assert_eq!((front.request_slot(), back.request_slot()), (slot, slot));
+        front.push(&u64::from(round)).unwrap();
+        let _ = front.publish();
+        assert_eq!(back.pop(), Ok(Some(u64::from(round))));
+        assert_eq!((front.response_slot(), back.response_slot()), (slot, slot));
+        back.push(&round).unwrap();
+        let _ = back.publish();
+        assert_eq!(front.consumed(), round);
+        assert_eq!(front.pop(), Ok(Some(round)));
+    }
+}
+
+#[test]
 fn nothing_more_than_slots_is_outstanding() {
     let page = SharedPage::new_zeroed();
     let mut front = Front::new(&page);
