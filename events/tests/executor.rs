@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fata_events::{
-    Cancelled, Clock, Executor, Handle, Instant, JoinHandle, ManualClock, Signal, TimedOut, Turn, yield_now,
+    Cancelled, Clock, Executor, Handle, Instant, JoinHandle, ManualClock, Signal, TimedOut, Turn, any, yield_now,
 };
 
 fn setup() -> (Executor, Handle, Rc<ManualClock>) {
@@ -338,6 +338,52 @@ fn a_deadline_that_passes_in_the_middle_of_a_turn_ends_it() {
         executor.turn();
     }
     assert_eq!(rounds.get(), 1);
+}
+
+/// A clock that counts how often it is looked at.
+#[derive(Default)]
+struct Watched {
+    clock: ManualClock,
+    looks: Cell<u64>,
+}
+
+impl Clock for Watched {
+    fn now(&self) -> Instant {
+        self.looks.set(self.looks.get() + 1);
+        self.clock.now()
+    }
+}
+
+/// A look at the clock can cost as much as a hypercall.
+#[test]
+fn a_sleep_is_not_compared_with_the_clock() {
+    let clock = Rc::new(Watched::default());
+    let mut executor = Executor::new(clock.clone());
+    let handle = executor.handle();
+    clock.clock.set(Instant::from_nanos(5_000_000_000));
+    executor.turn();
+    let began = handle.turn_began();
+    assert_eq!(began, Instant::from_nanos(5_000_000_000));
+    clock.clock.advance(Duration::from_micros(1));
+    assert_eq!(handle.turn_began(), began, "the turn did not begin anew");
+    let mut context = Context::from_waker(Waker::noop());
+    let before = clock.looks.get();
+    for away in [Duration::from_secs(1), Duration::from_micros(500)] {
+        let mut sleep = pin!(handle.sleep_until(began + away));
+        assert_eq!(sleep.deadline(), began + away);
+        for _ in 0..10 {
+            assert!(sleep.as_mut().poll(&mut context).is_pending());
+        }
+    }
+    assert_eq!(clock.looks.get(), before);
+}
+
+#[test]
+fn any_is_ready_when_one_is() {
+    for (one, other) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let poll = |ready| if ready == 1 { Poll::Ready(7) } else { Poll::Pending };
+        assert_eq!(any([poll(one), poll(other)]).is_ready(), one + other > 0);
+    }
 }
 
 #[test]

@@ -22,5 +22,9 @@ fn time_ends_and_does_not_wrap() {
     assert_eq!(Instant::MAX + one, Instant::MAX);
     assert_eq!(Instant::ZERO + Duration::MAX, Instant::MAX);
     assert_eq!(Instant::MAX - Duration::MAX, Instant::ZERO);
-    assert_eq!(Instant::ZERO - Instant::MAX, Duration::ZERO, "what is earlier is no time ago");
+    assert_eq!(
+        Instant::ZERO - Instant::MAX,
+        Duration::ZERO,
+        "what is earlier is no time ago"
+    );
 }

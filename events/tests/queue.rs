@@ -27,6 +27,7 @@ fn a_full_queue_makes_its_senders_wait_and_loses_nothing() {
     drop(sender);
     executor.run_until_idle();
     assert_eq!(receiver.len(), 3, "the senders wait");
+    assert!(!receiver.is_empty());
     let all = handle.spawn(async move {
         let mut all = Vec::new();
         while let Some(item) = receiver.receive().await {
@@ -54,6 +55,7 @@ fn both_ends_notice_when_the_other_goes() {
     let mut executor = setup();
     let handle = executor.handle();
     let (sender, receiver) = queue::bounded(1);
+    assert!(receiver.is_empty() && !sender.is_closed());
     assert_eq!(sender.try_send(Rc::new(1)), Ok(()));
     assert!(matches!(sender.try_send(Rc::new(2)), Err(SendError::Full(item)) if *item == 2));
     let item = Rc::new(3);
