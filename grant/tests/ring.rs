@@ -144,6 +144,12 @@ fn rule_01_own_indices_are_never_read_back() {
     let _ = front.publish();
     assert_eq!(index(&page, REQ_PROD), 2);
     assert_eq!(back.pop(), Ok(Some(2)));
+
+    // Nor to find out whether the backend has to be told.
+    assert_eq!(back.enable_events(1), Ok(false));
+    front.push(&3).unwrap();
+    page.store_u32(REQ_PROD, 3, SeqCst);
+    assert!(front.publish());
 }
 
 /// Rule 2: consumer + outstanding + 1, consumer - 1, and far away.

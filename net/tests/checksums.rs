@@ -120,6 +120,48 @@ fn a_wrong_ip_header_is_dropped_whatever_the_flag() {
     }
 }
 
+/// A length that leaves out a part of UDP's own header, with a sum that is right for it.
+#[test]
+fn rule_39_a_datagram_shorter_than_its_header_is_dropped() {
+    for length in 0..8_u16 {
+        let mut world = World::new();
+        let (stack, mut wire) = world.stack_and_wire(Limits::default());
+        let _socket = stack.udp(9).unwrap();
+        let mut payload = udp(at(THEIRS, 5), at(OURS, 9), &[]);
+        payload[4..6].copy_from_slice(&length.to_be_bytes());
+        payload[6..8].copy_from_slice(&[0xff, 0xff]);
+        // Whatever of the header the length covers, and the pseudo-header, adds up to 0xffff by way of the source port.
+        payload[..2].fill(0);
+        let covered = payload[..usize::from(length)].to_vec();
+        let total = covered
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u32::from(low)));
+        let total = total.sum::<u32>() + u32::from(partial(false, IpProtocol::Udp, covered.len()));
+        let folded = (total & 0xffff) + (total >> 16);
+        payload[..2].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+        wire.send(&ip_frame(THEIRS.into(), OURS.into(), IpProtocol::Udp, &payload));
+        world.settle();
+        assert_eq!(stack.stats().rx_bad_checksum, 1, "{length}");
+    }
+}
+
+#[test]
+fn a_packet_that_is_longer_than_its_frame_is_malformed() {
+    for flag in [RxChecksum::Unknown, RxChecksum::Validated, RxChecksum::Blank] {
+        for (source, destination) in [(at(THEIRS, 5), at(OURS, 9)), (at(THEIRS6, 5), at(OURS6, 9))] {
+            let mut world = World::new();
+            let (stack, mut wire) = world.stack_and_wire(Limits::default());
+            let _socket = stack.udp(9).unwrap();
+            world::mark(&wire, flag);
+            let payload = udp(source, destination, &[1; 50]);
+            let frame = ip_frame(source.ip(), destination.ip(), IpProtocol::Udp, &payload);
+            wire.send(&frame[..frame.len() - 1]);
+            world.settle();
+            assert_eq!(stack.stats().rx_malformed, 1);
+        }
+    }
+}
+
 #[test]
 fn what_is_sent_blank_holds_the_pseudo_headers_sum() {
     for v6 in [false, true] {

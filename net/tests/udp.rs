@@ -5,7 +5,7 @@ mod world;
 use std::time::Duration;
 
 use fata_net::pair::Faults;
-use fata_net::{Error, Limits, UdpOptions};
+use fata_net::{Error, Limits, RxChecksum, UdpOptions};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv4Packet,
@@ -419,27 +419,57 @@ fn solicitation() -> Vec<u8> {
     frame
 }
 
+/// Rule 39: whatever the device says of the fragments, nobody has verified the whole.
 #[test]
 fn a_fragmented_datagram_with_a_wrong_checksum_is_dropped() {
+    for flag in [RxChecksum::Unknown, RxChecksum::Validated, RxChecksum::Blank] {
+        let mut world = World::new();
+        let (stack, mut wire) = acquainted(&mut world, Limits::default());
+        world::mark(&wire, flag);
+        let socket = stack.udp(9).unwrap();
+        let good = udp(at(THEIRS, 5), at(OURS, 9), &pattern(4000));
+        let mut bad = good.clone();
+        bad[3000] ^= 4;
+        for (ident, datagram) in [(1, &bad), (2, &good)] {
+            for frame in fragments(IpProtocol::Udp, ident, datagram, 1480).iter().rev() {
+                wire.send(frame);
+            }
+        }
+        world.settle();
+        assert_eq!((stack.stats().rx_reassembled, stack.stats().rx_bad_checksum), (2, 1));
+        let got = world.run(async move {
+            let mut buffer = [0; 5000];
+            let (len, _) = socket.recv_from(&mut buffer).await.unwrap();
+            buffer[..len].to_vec()
+        });
+        assert_eq!(got, pattern(4000));
+    }
+}
+
+/// Rule 39: a fragment's header has to add up, and it has to be for us, before any memory is spent on it.
+#[test]
+fn fragments_with_a_wrong_header_or_for_somebody_else_are_dropped() {
     let mut world = World::new();
     let (stack, mut wire) = acquainted(&mut world, Limits::default());
-    let socket = stack.udp(9).unwrap();
-    let good = udp(at(THEIRS, 5), at(OURS, 9), &pattern(4000));
-    let mut bad = good.clone();
-    bad[3000] ^= 4;
-    for (ident, datagram) in [(1, &bad), (2, &good)] {
-        for frame in fragments(IpProtocol::Udp, ident, datagram, 1480).iter().rev() {
-            wire.send(frame);
-        }
+    let datagram = udp(at(THEIRS, 5), at(OURS, 9), &pattern(4000));
+    for mut frame in fragments(IpProtocol::Udp, 1, &datagram, 1480) {
+        frame[14 + 8] ^= 1; // its time to live
+        wire.send(&frame);
     }
     world.settle();
-    assert_eq!((stack.stats().rx_reassembled, stack.stats().rx_bad_checksum), (2, 1));
-    let got = world.run(async move {
-        let mut buffer = [0; 5000];
-        let (len, _) = socket.recv_from(&mut buffer).await.unwrap();
-        buffer[..len].to_vec()
-    });
-    assert_eq!(got, pattern(4000));
+    assert_eq!(
+        (stack.stats().rx_fragments_dropped, stack.stats().rx_reassembled),
+        (3, 0)
+    );
+    for mut frame in fragments(IpProtocol::Udp, 2, &datagram, 1480) {
+        frame[5] ^= 1; // the station
+        wire.send(&frame);
+    }
+    world.settle();
+    assert_eq!(
+        (stack.stats().rx_fragments_dropped, stack.stats().rx_reassembled),
+        (3, 0)
+    );
 }
 
 #[test]

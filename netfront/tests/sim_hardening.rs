@@ -82,6 +82,33 @@ fn mx_99520b2_the_slots_of_a_frame_become_visible_at_once() {
     }
 }
 
+/// Rule 39: whether the checksum is blank stands in the first slot, with both flags, as Linux sets them.
+#[test]
+fn rule_39_a_blank_frame_says_so_in_its_first_slot() {
+    let sim = Sim::new(39);
+    let domain = sim.domain("guest");
+    let device = Device::add(&sim, &domain);
+    device.set_front(&sim, "mtu", "9000");
+    let guest = Guest::boot(&sim, &domain, Options::default());
+    let mut backend = device.connect(&sim, &guest);
+    guest.mode.set(Mode::Ignore);
+    sim.run_for(SECOND);
+    let blank = TxFlags::CSUM_BLANK | TxFlags::DATA_VALIDATED;
+    for (checksum, expected) in [(TxChecksum::Blank, blank), (TxChecksum::Complete, TxFlags::empty())] {
+        let room = guest.vif.transmit().unwrap();
+        room.consume(9014, |bytes| {
+            common::fill(bytes, 1);
+            ((), checksum)
+        });
+        guest.vif.flush();
+        let flags = [(); 3].map(|()| backend.tx.pop().unwrap().unwrap().flags);
+        assert_eq!(
+            flags,
+            [expected | TxFlags::MORE_DATA, TxFlags::MORE_DATA, TxFlags::empty()]
+        );
+    }
+}
+
 /// Rule 11, SMR ca79af1: room that was found is room that is taken: no two frames get the same.
 #[test]
 fn smr_ca79af1_no_two_frames_get_the_same_room() {
