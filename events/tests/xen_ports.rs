@@ -420,7 +420,7 @@ fn rule_56_a_turn_costs_what_is_pending() {
 /// More ports than `SCHEDOP_poll` takes: each gets its turn in the list, and the sleep is short.
 #[test]
 fn more_than_128_ports_take_turns_in_the_list() {
-    for count in [127, 128, 129, 200, 300, 4095] {
+    for count in [127, 128, 129, 200, 256, 300, 4095] {
         let hv = Fake::new();
         let mut xen = XenLoop::new(hv.clone());
         let handle = xen.handle();
@@ -446,6 +446,47 @@ fn more_than_128_ports_take_turns_in_the_list() {
         }
         assert_eq!(listed.len(), count, "every port was listed within {rounds} rounds");
     }
+}
+
+/// The next list begins in the middle of a word, and there is room for all who are left: each is in it, and once.
+#[test]
+fn a_list_that_begins_in_the_middle_goes_all_the_way_around() {
+    let ports = Ports::new(Fake::new());
+    let mut channels: Vec<Channel<Fake>> = (0..200).map(|_| ports.alloc(DomId::DOM0).unwrap()).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    for channel in &channels {
+        assert!(channel.poll_after(0, &mut context).is_pending());
+    }
+    let mut list = [Port(0); POLL_MAX_PORTS];
+    assert_eq!(ports.wait_list(&mut list), POLL_MAX_PORTS);
+    channels.drain(..100);
+    let expected: BTreeSet<_> = channels.iter().map(Channel::port).collect();
+    let len = ports.wait_list(&mut list);
+    assert_eq!(list[0], Port(129), "behind the last one of the first list");
+    assert_eq!((len, list[..len].iter().copied().collect()), (100, expected));
+}
+
+#[test]
+fn what_came_and_went_is_counted() {
+    let hv = Fake::new();
+    let mut xen = XenLoop::new(hv.clone());
+    assert!(xen.ports().is_empty());
+    let channel = xen.ports().alloc(DomId::DOM0).unwrap();
+    let port = channel.port();
+    assert!(!xen.ports().is_empty());
+    for _ in 0..3 {
+        channel.notify();
+    }
+    hv.signal(port);
+    assert_eq!(channel.count(), 1, "one by a look at the bit");
+    let listener = xen.handle().spawn(async move { channel.after(1).await });
+    while xen.turn() {}
+    hv.signal(port);
+    while xen.turn() {}
+    assert!(listener.is_finished(), "and one by the dispatch");
+    let stats = xen.ports().stats();
+    assert_eq!((stats.sent, stats.received, stats.sleeps), (3, 2, 2));
+    assert_eq!(hv.0.polls.borrow().len(), 2);
 }
 
 #[test]
