@@ -80,3 +80,18 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_and_denied_are_three_errnos_and_no_more() {
+        for errno in [Errno::ENOENT, Errno::EACCES, Errno::EPERM, Errno::EIO, Errno::EAGAIN] {
+            let error = Error::Refused(errno);
+            assert_eq!(error.is_missing(), errno == Errno::ENOENT);
+            assert_eq!(error.is_denied(), matches!(errno, Errno::EACCES | Errno::EPERM));
+        }
+        assert!(!Error::Disconnected.is_missing() && !Error::Disconnected.is_denied());
+    }
+}

@@ -334,6 +334,47 @@ fn a_commit_that_is_dropped_before_it_is_sent_becomes_an_abort_rule_64() {
     drop(others);
 }
 
+/// A transaction does not outlive its connection: what is asked for in it later would be somebody else's, or nobody's.
+#[test]
+fn a_transaction_ends_with_its_connection_rule_64() {
+    let mut rig = Rig::new();
+    let store = rig.client();
+    let result = rig.run(async move {
+        store
+            .transaction(async |nodes| {
+                nodes.write("data/a", "1").await?;
+                store.reset_watches().await?; // the server forgets transactions too
+                nodes.write("data/b", "2").await
+            })
+            .await
+    });
+    assert_eq!(result, Err(Error::Disconnected));
+    rig.settle();
+    assert_eq!(
+        rig.store.stats().requests,
+        3,
+        "start, write, reset: nothing more is sent, nor is it aborted"
+    );
+    assert_eq!((rig.server.get("data/a"), rig.server.get("data/b")), (None, None));
+}
+
+#[test]
+fn of_several_nodes_those_that_are_missing_or_forbidden_have_no_value() {
+    let mut rig = Rig::new();
+    rig.server.set("data/a", "1");
+    rig.server.refuse.insert("data/b".into(), Errno::EACCES);
+    rig.server.refuse.insert("data/c".into(), Errno::EPERM);
+    rig.server.refuse.insert("data/e".into(), Errno::EIO);
+    let paths = ["a", "b", "c", "d", "e"].map(|name| format!("data/{name}"));
+    let store = rig.client();
+    let readable = paths[..4].to_vec();
+    let values = rig.run(async move { store.read_all(&readable).await });
+    assert_eq!(values, Ok(vec![Some(b"1".to_vec()), None, None, None]));
+    let store = rig.client();
+    let all = rig.run(async move { store.read_all(&paths).await });
+    assert_eq!(all, Err(Error::Refused(Errno::EIO)));
+}
+
 #[test]
 fn a_long_list_comes_in_parts_rule_65() {
     let mut rig = Rig::new();

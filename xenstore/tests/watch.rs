@@ -99,6 +99,21 @@ fn a_refused_watch_is_an_error_and_leaves_nothing() {
     assert!(rig.server.inbox.is_empty(), "nothing is to be taken back");
 }
 
+/// Nobody is there any more to hear that the watch was refused, and there is nothing to take back.
+#[test]
+fn a_watch_that_is_refused_after_it_was_dropped_leaves_nothing_rule_63() {
+    let mut rig = Rig::new();
+    rig.server.automatic = false;
+    let watch = rig.client().watch("data").unwrap();
+    rig.settle();
+    drop(watch);
+    let letter = rig.server.inbox.pop_front().unwrap();
+    rig.server.reply(&letter, &Reply::Error(Errno::ENOSPC));
+    rig.settle();
+    assert!(rig.server.inbox.is_empty());
+    assert_eq!((rig.store.stats().watches, rig.store.stats().pending), (0, 0));
+}
+
 #[test]
 fn missing_and_forbidden_nodes_are_waited_for_rule_68() {
     let mut rig = Rig::new();

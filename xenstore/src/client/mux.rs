@@ -472,3 +472,28 @@ impl Mux {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers go around: 0 belongs to watch events, and a request that was never answered keeps its own.
+    #[test]
+    fn a_number_in_use_is_not_given_out_again_rule_59() {
+        let mut mux = Mux::new();
+        let submit = |mux: &mut Mux| mux.submit(&Request::TransactionStart, 0, Effect::None);
+        assert_eq!((submit(&mut mux), submit(&mut mux)), (Ok(1), Ok(2)));
+        mux.next_id = u32::MAX;
+        assert_eq!((submit(&mut mux), submit(&mut mux)), (Ok(u32::MAX), Ok(3)));
+    }
+
+    #[test]
+    fn a_token_in_use_is_not_given_out_again() {
+        let mut mux = Mux::new();
+        let path = Path::new("a").unwrap();
+        let watch = |mux: &mut Mux| mux.watch(path).unwrap().0;
+        assert_eq!((watch(&mut mux), watch(&mut mux)), (1, 2));
+        mux.next_token = 1;
+        assert_eq!(watch(&mut mux), 3);
+    }
+}
