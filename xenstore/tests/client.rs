@@ -334,6 +334,33 @@ fn a_commit_that_is_dropped_before_it_is_sent_becomes_an_abort_rule_64() {
     drop(others);
 }
 
+/// xenstored refuses a domain's eleventh.
+#[test]
+fn four_transactions_are_under_way_at_a_time() {
+    let mut rig = Rig::new();
+    let gate = fata_events::Signal::new();
+    let tasks: Vec<_> = (0..10)
+        .map(|i| {
+            let (store, gate) = (rig.client(), gate.clone());
+            rig.handle().spawn(async move {
+                let path = ["data/", &decimal::string(i)].concat();
+                store
+                    .transaction(async |nodes| {
+                        gate.after(0).await;
+                        nodes.read_optional(&path).await.map(drop)
+                    })
+                    .await
+            })
+        })
+        .collect();
+    rig.settle();
+    assert_eq!(rig.server.open_transactions(), 4);
+    gate.raise();
+    for task in tasks {
+        assert_eq!(rig.finish(task), Ok(()));
+    }
+}
+
 /// A transaction does not outlive its connection: what is asked for in it later would be somebody else's, or nobody's.
 #[test]
 fn a_transaction_ends_with_its_connection_rule_64() {

@@ -99,6 +99,30 @@ fn a_refused_watch_is_an_error_and_leaves_nothing() {
     assert!(rig.server.inbox.is_empty(), "nothing is to be taken back");
 }
 
+#[test]
+fn a_change_is_taken_once() {
+    let mut rig = Rig::new();
+    let mut watch = rig.client().watch("data").unwrap();
+    assert!(!watch.take_changed());
+    rig.settle();
+    assert!(watch.take_changed(), "it was set");
+    assert!(!watch.take_changed());
+    rig.server.set("data/a", "1");
+    rig.server.set("data/b", "2");
+    rig.settle();
+    assert!(watch.take_changed(), "two are one");
+    assert!(!watch.take_changed());
+}
+
+#[test]
+fn waiting_for_a_node_ends_with_any_other_refusal() {
+    let mut rig = Rig::new();
+    rig.server.refuse.insert("data/x".into(), Errno::EIO);
+    let store = rig.client();
+    let result = rig.run(async move { store.wait_for("data/x", |value| value.map(<[u8]>::to_vec)).await });
+    assert_eq!(result, Err(Error::Refused(Errno::EIO)));
+}
+
 /// Nobody is there any more to hear that the watch was refused, and there is nothing to take back.
 #[test]
 fn a_watch_that_is_refused_after_it_was_dropped_leaves_nothing_rule_63() {

@@ -306,6 +306,54 @@ fn requests_look_as_the_specification_says() {
 }
 
 #[test]
+fn replies_look_as_the_specification_says() {
+    let kinds = |asked| {
+        move |payload| Packet {
+            kind: asked,
+            req_id: 1,
+            tx_id: 0,
+            payload,
+        }
+    };
+    let good = [
+        (MessageType::GET_FEATURE, &b"123\0"[..], Reply::Value(b"123")),
+        (MessageType::GET_QUOTA, b"nodes memory\0", Reply::Value(b"nodes memory")),
+        (MessageType::READ, b"a\0b", Reply::Value(b"a\0b")),
+        (MessageType::WRITE, b"OK\0", Reply::Ok),
+        (MessageType::RESET_WATCHES, b"OK\0", Reply::Ok),
+        (
+            MessageType::TRANSACTION_START,
+            b"4294967295\0",
+            Reply::Transaction(u32::MAX),
+        ),
+        (MessageType::IS_DOMAIN_INTRODUCED, b"T\0", Reply::Flag(true)),
+    ];
+    for (asked, payload, reply) in good {
+        assert_eq!(Reply::parse(asked, kinds(asked)(payload)), Ok(reply));
+    }
+    let bad = [
+        (MessageType::GET_FEATURE, &b"123"[..]),
+        (MessageType::GET_QUOTA, b"a\0b\0"),
+        (MessageType::WRITE, b""),
+        (MessageType::WRITE, b"OK"),
+        (MessageType::WRITE, b"ok\0"),
+        (MessageType::RM, b"OK\0\0"),
+        (MessageType::TRANSACTION_START, b"0\0"),
+        (MessageType::TRANSACTION_START, b"4294967296\0"),
+        (MessageType::IS_DOMAIN_INTRODUCED, b"yes\0"),
+    ];
+    for (asked, payload) in bad {
+        assert_eq!(
+            Reply::parse(asked, kinds(asked)(payload)),
+            Err(Error::BadMessage),
+            "{asked:?} {payload:?}"
+        );
+    }
+    let request = Request::parse(kinds(MessageType::GET_FEATURE)(b"x\0"));
+    assert_eq!(request, Err(Error::BadMessage), "it is asked for without a word");
+}
+
+#[test]
 fn requests_of_the_toolstack_are_none_of_ours() {
     for kind in [0, 8, 9, 15, 16, 18, 19, 20, 24, 26, 27, 0xffff] {
         let packet = Packet {

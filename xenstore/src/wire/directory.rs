@@ -107,9 +107,38 @@ mod tests {
         assert_eq!(add(&mut parts, "2", b"x\0\0"), Ok(PartProgress::Complete));
         assert_eq!(parts.into_names(), b"x\0");
 
+        // Each change after the first look is a start again.
         let mut parts = DirectoryParts::new();
-        let end = (0..100).find_map(|generation: u32| add(&mut parts, &generation.to_string(), b"a\0").err());
-        assert_eq!(end, Some(Error::Contended));
+        for generation in 0..=DirectoryParts::RESTARTS {
+            let start_again = add(&mut parts, &generation.to_string(), b"a\0");
+            assert_eq!(
+                start_again,
+                Ok(PartProgress::Continue(if generation == 0 { 2 } else { 0 }))
+            );
+            if generation > 0 {
+                assert_eq!(
+                    add(&mut parts, &generation.to_string(), b"a\0"),
+                    Ok(PartProgress::Continue(2))
+                );
+            }
+        }
+        assert_eq!(add(&mut parts, "last", b"a\0"), Err(Error::Contended));
+    }
+
+    #[test]
+    fn the_longest_list_fits_and_no_longer_one() {
+        for (last, outcome) in [(0, Ok(PartProgress::Complete)), (1, Err(Error::TooLong))] {
+            let mut parts = DirectoryParts::new();
+            let mut piece = vec![b'a'; 4096];
+            piece[4095] = 0;
+            for _ in 0..DirectoryParts::MAX / 4096 - 1 {
+                add(&mut parts, "1", &piece).unwrap();
+            }
+            // The last name, its NUL, and the empty name that ends the list.
+            let mut piece = vec![b'a'; 4095 + last];
+            piece.extend([0, 0]);
+            assert_eq!(add(&mut parts, "1", &piece), outcome);
+        }
     }
 
     #[test]
