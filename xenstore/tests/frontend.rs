@@ -318,6 +318,106 @@ fn our_own_wish_to_end_goes_by_closing_and_closed() {
     assert_eq!(rig.finish(driver), Ok(()));
 }
 
+/// A backend that was started anew may have taken the end of its former life's connection for its own: while the toolstack
+/// wants the device, it is offered again.
+#[test]
+fn a_closed_device_is_offered_again_while_it_is_wanted() {
+    for (online, state) in [(None, "6"), (Some("0"), "6"), (Some("1"), "1")] {
+        let mut rig = Rig::new();
+        if let Some(online) = online {
+            rig.server.set(&format!("{BACK}/online"), online);
+        }
+        attach(&mut rig, BACK, "1", "2");
+        let (_driver, steps) = drive(&rig);
+        rig.settle();
+        for state in ["4", "5", "6"] {
+            backend(&mut rig, state);
+        }
+        assert_eq!(taken(&steps), [Step::Connect, Step::Ready, Step::Disconnect]);
+        rig.clock.advance(Limits::default().close);
+        rig.settle();
+        assert_eq!((own(&rig), taken(&steps)), (state, vec![]), "{online:?}");
+        backend(&mut rig, "2");
+        assert_eq!((own(&rig), taken(&steps)), ("4", vec![Step::Connect]));
+    }
+}
+
+/// Neither forgets that it shall end, nor takes the new backend's past for its own.
+#[test]
+fn a_device_that_moves_while_it_is_stopped_or_to_a_closed_backend() {
+    for stopped in [true, false] {
+        let mut rig = Rig::new();
+        attach(&mut rig, BACK, "1", "2");
+        let store = rig.client();
+        let (stop, steps) = (fata_events::Signal::new(), Steps::default());
+        let (wish, log) = (stop.clone(), Rc::clone(&steps));
+        let driver = rig.handle().spawn(async move {
+            let mut frontend = Frontend::open(&store, "vif", 0).await?;
+            let _ = fata_events::select::select(serve(&mut frontend, &log), wish.after(0)).await;
+            frontend.stop();
+            serve(&mut frontend, &log).await
+        });
+        rig.settle();
+        backend(&mut rig, "4");
+        assert_eq!(taken(&steps), [Step::Connect, Step::Ready]);
+        if stopped {
+            stop.raise();
+            rig.settle();
+        }
+        attach(&mut rig, OTHER, "1", "6");
+        rig.settle();
+        backend(&mut rig, "6");
+        assert_eq!(taken(&steps)[0], Step::Disconnect);
+        if stopped {
+            assert_eq!(rig.finish(driver), Ok(()));
+        } else {
+            assert_eq!(own(&rig), "1", "it waits for the new backend");
+            rig.server.set(&format!("{OTHER}/state"), "2");
+            rig.settle();
+            assert_eq!((own(&rig), taken(&steps)), ("4", vec![Step::Connect]));
+        }
+    }
+}
+
+#[test]
+fn a_fatal_error_of_a_closed_device_leaves_it_closed() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "6", "6");
+    let store = rig.client();
+    let step = rig.run(async move {
+        let mut frontend = Frontend::open(&store, "vif", 0).await?;
+        frontend.fatal("out of order").await?;
+        frontend.next().await
+    });
+    assert_eq!(step, Ok(Step::Finish));
+    assert_eq!(own(&rig), "6");
+    assert_eq!(rig.server.get("error/device/vif/0/error"), Some("out of order"));
+}
+
+/// A state that is there already costs nothing; one of which that is not known is written.
+#[test]
+fn a_state_is_written_when_it_is_not_there_or_not_known_to_be() {
+    let mut rig = Rig::new();
+    attach(&mut rig, BACK, "1", "2");
+    let store = rig.client();
+    let (done, before_last) = rig.run(async move {
+        let mut frontend = Frontend::open(&store, "vif", 0).await.unwrap();
+        frontend.set_state(State::Closing).await.unwrap();
+        let written = store.stats().requests;
+        frontend.set_state(State::Closing).await.unwrap();
+        assert_eq!(store.stats().requests, written);
+        {
+            let mut half = std::pin::pin!(frontend.set_state(State::Closed));
+            assert!(common::now(half.as_mut()).is_none(), "asked for, and dropped");
+        }
+        let before = store.stats().requests;
+        frontend.set_state(State::Closing).await.unwrap();
+        (store.stats().requests, before)
+    });
+    assert!(done > before_last);
+    assert_eq!(own(&rig), "5");
+}
+
 #[test]
 fn a_device_that_moves_to_another_backend_is_connected_there() {
     let mut rig = Rig::new();
@@ -463,10 +563,13 @@ fn nodes_that_make_no_sense_are_an_error_rule_69() {
         attach(&mut rig, BACK, "1", "2");
         rig.server.set(&format!("{FRONT}/{key}"), value);
         let store = rig.client();
-        let error = rig.run(async move { Frontend::open(&store, "vif", 0).await.map(|_| ()) });
+        let errors = rig.run(async move {
+            let opened = Frontend::open(&store, "vif", 0).await.map(|_| ());
+            [opened, Frontend::appear(&store, "vif", 0).await.map(|_| ())]
+        });
         assert!(
-            matches!(error, Err(Error::BadValue | Error::BadPath)),
-            "{key}={value}: {error:?}"
+            matches!(errors, [Err(Error::BadValue | Error::BadPath), Err(_)]) && errors[0] == errors[1],
+            "{key}={value}: {errors:?}"
         );
     }
 }
