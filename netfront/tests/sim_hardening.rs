@@ -20,7 +20,7 @@ use fata_hypercall::{
     Version,
 };
 use fata_netfront::abi::{RxFlags, RxResponse, TxFlags, TxResponse};
-use fata_netfront::{Error, Fault, Options, TxMeta, Vif};
+use fata_netfront::{Error, Fault, Options, TxChecksum, TxMeta, Vif};
 use fata_sim::{Domain, Sim, VifConfig};
 use fata_xenstore::Store;
 
@@ -98,7 +98,7 @@ fn rule_39_a_blank_frame_says_so_in_its_first_slot() {
         let room = guest.vif.transmit().unwrap();
         room.consume(9014, |bytes| {
             common::fill(bytes, 1);
-            ((), checksum)
+            ((), checksum.into())
         });
         guest.vif.flush();
         let flags = [(); 3].map(|()| backend.tx.pop().unwrap().unwrap().flags);

@@ -322,7 +322,7 @@ fn our_own_wish_to_end_goes_by_closing_and_closed() {
 /// wants the device, it is offered again.
 #[test]
 fn a_closed_device_is_offered_again_while_it_is_wanted() {
-    for (online, state) in [(None, "6"), (Some("0"), "6"), (Some("1"), "1")] {
+    for (online, pauses, state) in [(None, 10, "6"), (Some("0"), 10, "6"), (Some("1"), 1, "1")] {
         let mut rig = Rig::new();
         if let Some(online) = online {
             rig.server.set(&format!("{BACK}/online"), online);
@@ -334,8 +334,10 @@ fn a_closed_device_is_offered_again_while_it_is_wanted() {
             backend(&mut rig, state);
         }
         assert_eq!(taken(&steps), [Step::Connect, Step::Ready, Step::Disconnect]);
-        rig.clock.advance(Limits::default().close);
-        rig.settle();
+        for _ in 0..pauses {
+            rig.clock.advance(Limits::default().close);
+            rig.settle();
+        }
         assert_eq!((own(&rig), taken(&steps)), (state, vec![]), "{online:?}");
         backend(&mut rig, "2");
         assert_eq!((own(&rig), taken(&steps)), ("4", vec![Step::Connect]));
@@ -585,6 +587,21 @@ fn devices_are_listed_in_order() {
     }
     let client = rig.client();
     assert_eq!(rig.run(list(client)), Ok(vec![0, 2, 10]));
+}
+
+#[test]
+fn a_directory_of_devices_may_be_missing_and_nothing_else() {
+    let mut rig = Rig::new();
+    let store = rig.client();
+    assert_eq!(rig.run(async move { devices(&store, "vif").await }), Ok(vec![]));
+    rig.server.automatic = false;
+    let store = rig.client();
+    let listing = rig.handle().spawn(async move { devices(&store, "vif").await });
+    rig.settle();
+    let letter = rig.server.inbox.pop_front().unwrap();
+    rig.server
+        .reply(&letter, &fata_xenstore::wire::Reply::Error(Errno::EACCES));
+    assert_eq!(rig.finish(listing), Err(Error::Refused(Errno::EACCES)));
 }
 
 #[test]
