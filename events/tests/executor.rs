@@ -379,6 +379,23 @@ fn a_sleep_is_not_compared_with_the_clock() {
 }
 
 #[test]
+fn a_busy_loop_looks_at_the_clock_in_every_eighth_turn() {
+    let clock = Rc::new(Watched::default());
+    let mut executor = Executor::new(clock.clone());
+    let busy = async {
+        loop {
+            yield_now().await;
+        }
+    };
+    executor.handle().spawn(busy).detach();
+    let before = clock.looks.get();
+    for _ in 0..80 {
+        assert_eq!(executor.turn(), Turn::Ready);
+    }
+    assert_eq!(clock.looks.get() - before, 10);
+}
+
+#[test]
 fn any_is_ready_when_one_is() {
     for (one, other) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         let poll = |ready| if ready == 1 { Poll::Ready(7) } else { Poll::Pending };
