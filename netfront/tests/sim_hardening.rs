@@ -109,6 +109,18 @@ fn rule_39_a_blank_frame_says_so_in_its_first_slot() {
     }
 }
 
+/// Rule 74: only a device that is not there is said to be missing.
+#[test]
+fn rule_74_a_device_that_makes_no_sense_is_not_missing() {
+    let sim = Sim::new(74);
+    let domain = sim.domain("guest");
+    let device = Device::add(&sim, &domain);
+    device.set_front(&sim, "backend-id", "junk");
+    let guest = Guest::boot(&sim, &domain, Options::default());
+    let ended = guest.wait_end(&sim);
+    assert!(matches!(ended, Err(error) if error != Error::NoDevice), "{ended:?}");
+}
+
 /// Rule 11, SMR ca79af1: room that was found is room that is taken: no two frames get the same.
 #[test]
 fn smr_ca79af1_no_two_frames_get_the_same_room() {
