@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use boot::{Boot, boot};
 pub use memory::smallest_memory;
-pub use net::{Better, Plan, Report, Row, net};
+pub use net::{Better, Plan, Report, Row, find_rows, net};
 
 use crate::{Error, XenHost};
 

@@ -14,6 +14,7 @@ use crate::{progress, setup, test};
 /// Builds, measures and prints.
 pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<(), Error> {
     let wanted = |part| args.part.is_none_or(|only| only == part);
+    fata_ci::bench::find_rows(args.only.as_deref())?;
     if wanted(BenchPart::Micro) {
         micro::run(workspace)?;
     }

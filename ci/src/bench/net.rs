@@ -90,6 +90,14 @@ pub fn net(
     Ok(())
 }
 
+/// Whether there is a row with `only` in its name: to be asked before anything is built for it.
+///
+/// # Errors
+/// There is none. The error names all rows.
+pub fn find_rows(only: Option<&str>) -> Result<(), Error> {
+    chosen(only).map(drop)
+}
+
 fn chosen(only: Option<&str>) -> Result<Vec<&'static Load>, Error> {
     let chosen: Vec<&Load> = LOADS
         .iter()
