@@ -3,8 +3,8 @@
 //! Three ways out, each bounded in time:
 //!
 //! * The console ring that the toolstack gave the domain, where `xl console` and xenconsoled's log get their text.
-//! * Xen's own log: by `CONSOLEIO_write` as the initial domain, else by port 0xe9, which Xen answers in every HVM and
-//!   PVH domain.
+//! * Xen's own log: by `CONSOLEIO_write` as the initial domain and as a PV guest (to which a release build of Xen does not
+//!   listen), else by port 0xe9, which Xen answers in every HVM and PVH domain.
 //! * COM1, where nothing looks like Xen.
 //!
 //! [`write()`] uses the ring if there is one and Xen's log otherwise; a crash report goes to both.
@@ -39,15 +39,19 @@ const PATIENCE: u64 = 1 << 31;
 /// Whether the last wait ended without success.
 static DAEMON_IS_DEAD: BootCell<bool> = BootCell::new(false);
 
-/// Xen was found: its log and the domain's console ring can be used.
-pub(crate) fn found_xen(xen: &'static Xen) {
+/// This is a PVH guest of Xen's: its log can be used.
+pub(crate) fn log_to_debug_port() {
     LOG.set(Log::DebugPort);
-    RING.set(xen.console_ring().map(|ring| (*xen, ring)));
 }
 
-/// The initial domain may write to Xen's log directly, and has no ring.
-pub(crate) fn is_initial_domain(xen: Xen) {
+/// The initial domain may write to Xen's log directly, and a PV guest has no ports.
+pub(crate) fn log_by_hypercall(xen: Xen) {
     LOG.set(Log::Hypercall(xen));
+}
+
+/// The domain's console ring can be used, if it has one.
+pub(crate) fn find_ring(xen: &'static Xen) {
+    RING.set(xen.console_ring().map(|ring| (*xen, ring)));
 }
 
 /// Writes to the domain's console; to Xen's log if it has none.

@@ -9,7 +9,7 @@ pub struct BootInfo {
     /// The hypervisor, ready for everything.
     pub xen: Xen,
     /// The command line (`cmdline`, or `root` and `extra`, in the domain's configuration). Bytes that are not UTF-8
-    /// have become U+FFFD; beyond 4096 bytes it is cut.
+    /// have become U+FFFD; beyond 4096 bytes it is cut, and a PV guest's beyond 1023.
     pub command_line: &'static str,
     /// How many virtual CPUs the domain has. One of them runs.
     pub vcpus: u32,

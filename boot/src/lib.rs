@@ -1,4 +1,5 @@
-//! From the first instruction to main: everything between a PVH loader and a Rust program on bare x86-64.
+//! From the first instruction to main: everything between Xen's domain builder, which starts an image as a PVH or as a
+//! PV guest, and a Rust program on bare x86-64.
 //!
 //! A program links this crate, names its main function with `entry!`, and is linked with `-Tfata.ld` (the script
 //! comes from this crate's build script). What it gets:
@@ -13,7 +14,7 @@
 //! One virtual CPU runs, interrupts are off for good, and there is one stack of 128 KiB: an event loop keeps its tasks
 //! on the heap.
 //!
-//! The modules that only decide ([`start_info`], [`memory_map`], [`regions`], [`frames`]) compile and are tested on
+//! The modules that only decide ([`start_info`], [`pv_start_info`], [`memory_map`], [`regions`], [`frames`]) compile and are tested on
 //! the host; the others exist on metal alone (`x86_64-unknown-none`).
 #![cfg_attr(not(test), no_std)]
 
@@ -22,6 +23,7 @@ extern crate alloc;
 
 pub mod frames;
 pub mod memory_map;
+pub mod pv_start_info;
 pub mod regions;
 pub mod start_info;
 

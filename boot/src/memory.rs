@@ -1,4 +1,4 @@
-//! The machine's memory as the program's: finding it, mapping it, and the global allocator.
+//! The machine's memory as the program's: the books about it, and the global allocator.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -8,21 +8,7 @@ use core::ptr;
 use crate::frames::{FRAME_SIZE, Frames};
 use crate::heap::Memory;
 pub use crate::heap::Stats;
-use crate::paging;
 use crate::regions::Regions;
-use crate::x86_64::{image, tables};
-
-/// Memory below this address is mapped from the first instruction on.
-const MAPPED_AT_ENTRY: u64 = 1 << 32;
-
-/// What stands in the way of having memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Error {
-    /// There is none below 4 GiB, or not enough for the books about it.
-    None,
-    /// It does not suffice for page tables.
-    PageTables,
-}
 
 struct Global(UnsafeCell<Option<Memory<'static>>>);
 
@@ -80,52 +66,31 @@ pub fn stats() -> Stats {
     GLOBAL.with(|memory| memory.stats()).unwrap_or_default()
 }
 
-/// Gives `usable` to the allocator, maps what of it is not mapped yet, and puts the final protection on all of it.
+/// The books about `usable`, in memory below `mapped`, up to which all of it is mapped already. `None` if there is none.
 ///
 /// # Safety
 /// Called once. `usable` is RAM that nobody uses.
-pub(crate) unsafe fn init(usable: &Regions) -> Result<(), Error> {
-    // The books go where memory is mapped already.
+pub(crate) unsafe fn frames(usable: &Regions, mapped: u64) -> Option<Frames<'static>> {
     let words = Frames::bitmap_words(usable);
     let pages = (words * size_of::<u64>()).div_ceil(FRAME_SIZE as usize);
-    let fits = |r: &&Range<u64>| r.end.min(MAPPED_AT_ENTRY).saturating_sub(r.start) >= pages as u64 * FRAME_SIZE;
-    let place = usable
-        .as_slice()
-        .iter()
-        .find(fits)
-        .filter(|_| words > 0)
-        .ok_or(Error::None)?
-        .start;
+    let fits = |r: &&Range<u64>| r.end.min(mapped).saturating_sub(r.start) >= pages as u64 * FRAME_SIZE;
+    let place = usable.as_slice().iter().find(fits).filter(|_| words > 0)?.start;
     let books = ptr::with_exposed_provenance_mut::<u64>(place as usize);
     // SAFETY: usable memory, mapped, of that many words.
     unsafe { books.write_bytes(0, words) };
     // SAFETY: the same, now with values; aligned to a page; and ours alone, since the frames are taken below.
     let bitmap = unsafe { core::slice::from_raw_parts_mut(books, words) };
     let mut frames = Frames::new(usable, bitmap);
-    if !frames.take(place / FRAME_SIZE, pages) {
-        return Err(Error::None);
-    }
+    frames.take(place / FRAME_SIZE, pages).then_some(frames)
+}
 
-    let new_page = || {
-        // Lowest first: as long as there is any below 4 GiB, it is mapped.
-        let page = frames.alloc(1, 1)? * FRAME_SIZE;
-        if page >= MAPPED_AT_ENTRY {
-            return None;
-        }
-        // SAFETY: just taken, hence nobody's; mapped.
-        unsafe { ptr::with_exposed_provenance_mut::<u8>(page as usize).write_bytes(0, FRAME_SIZE as usize) };
-        Some(page)
-    };
-    let mut tables = tables::Live { new_page };
-    paging::refine(&mut tables, &image::layout()).map_err(|_| Error::PageTables)?;
-    for range in usable.as_slice().iter().filter(|range| range.end > MAPPED_AT_ENTRY) {
-        paging::map(&mut tables, range.clone()).map_err(|_| Error::PageTables)?;
-    }
-    tables::flush();
-
-    // SAFETY: the caller's promise, and all of it is mapped one to one now, so frame 0 would be at address 0.
+/// Gives what is free of `frames` to the allocator.
+///
+/// # Safety
+/// Called once. The free frames are RAM that nobody uses, mapped one to one and writable.
+pub(crate) unsafe fn init(frames: Frames<'static>) {
+    // SAFETY: the caller's promise. Mapped one to one means that frame 0 would be at address 0.
     let memory = unsafe { Memory::new(frames, ptr::null_mut()) };
     // SAFETY: nothing has been allocated before, so nobody borrows.
     unsafe { *GLOBAL.0.get() = Some(memory) };
-    Ok(())
 }

@@ -1,7 +1,10 @@
 //! Page tables: an identity map in which nothing is both writable and executable.
 //!
-//! The entry code maps the first 4 GiB with 2 MiB pages. [`refine`] then gives the image and everything else in the
-//! first megabytes 4 KiB pages with the protection that fits each, and [`map`] adds RAM that lies higher.
+//! Under PVH the entry code maps the first 4 GiB with 2 MiB pages. [`refine`] then gives the image and everything else in
+//! the first megabytes 4 KiB pages with the protection that fits each, and [`map`] adds RAM that lies higher.
+//!
+//! Under PV there are 4 KiB pages only. The domain builder has mapped the first megabytes with them, everything writable
+//! and executable; [`refine`] changes what is there and adds the rest.
 
 use core::ops::Range;
 
@@ -10,12 +13,12 @@ const LARGE: u64 = 512 * SMALL;
 /// Entries in a table.
 pub(crate) const ENTRIES: usize = 512;
 
-const PRESENT: u64 = 1;
+pub(crate) const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const LARGE_PAGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
+pub(crate) const NO_EXECUTE: u64 = 1 << 63;
 /// The bits of an entry that hold an address.
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Page tables as memory that can be changed: the processor's on metal, an array in tests.
 pub(crate) trait Tables {
@@ -36,9 +39,11 @@ pub(crate) struct Layout {
     pub(crate) rodata: Range<u64>,
     /// Code: read-only and executable.
     pub(crate) text: Range<u64>,
+    /// Page tables that the hypervisor wants read-only. Under PVH there are none.
+    pub(crate) tables: Range<u64>,
     /// The page under the stack: not there.
     pub(crate) guard: u64,
-    /// End of the image.
+    /// Where what is mapped page by page ends: with the image under PVH, with all memory under PV.
     pub(crate) end: u64,
 }
 
@@ -49,7 +54,7 @@ impl Layout {
             0
         } else if self.text.contains(&page) {
             page | PRESENT
-        } else if self.rodata.contains(&page) {
+        } else if self.rodata.contains(&page) || self.tables.contains(&page) {
             page | PRESENT | NO_EXECUTE
         } else {
             page | PRESENT | WRITABLE | NO_EXECUTE
@@ -61,17 +66,35 @@ impl Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoMemory;
 
-/// Replaces the 2 MiB pages from address 0 to the image's end by 4 KiB pages as `layout` wants them.
+/// Makes what lies between address 0 and the layout's end, rounded up to 2 MiB, 4 KiB pages as `layout` wants them. A
+/// page table that is there is changed; a 2 MiB page, or nothing, is replaced by a new one.
 pub(crate) fn refine(tables: &mut impl Tables, layout: &Layout) -> Result<(), NoMemory> {
     for base in (0..layout.end).step_by(LARGE as usize) {
-        let table = tables.new_table().ok_or(NoMemory)?;
+        let directory = directory_of(tables, base)?;
+        let entry = tables.get(directory, index(base, 2));
+        let old = (entry & (PRESENT | LARGE_PAGE) == PRESENT).then_some(entry & ADDRESS);
+        let table = match old {
+            Some(table) => table,
+            None => tables.new_table().ok_or(NoMemory)?,
+        };
         for (index, page) in (base..base + LARGE).step_by(SMALL as usize).enumerate() {
             tables.set(table, index, layout.entry(page));
         }
-        let directory = directory_of(tables, base)?;
-        tables.set(directory, index(base, 2), table | PRESENT | WRITABLE);
+        if old.is_none() {
+            tables.set(directory, index(base, 2), table | PRESENT | WRITABLE);
+        }
     }
     Ok(())
+}
+
+/// Whether there is a 4 KiB page at `address`, in tables that have no larger ones.
+pub(crate) fn is_mapped(tables: &impl Tables, address: u64) -> bool {
+    let mut table = tables.root();
+    (1..=4).rev().all(|level| {
+        let entry = tables.get(table, index(address, level));
+        table = entry & ADDRESS;
+        entry & PRESENT != 0
+    })
 }
 
 /// Maps the 2 MiB pages that `range` touches to themselves, writable and never executable. What is mapped already
@@ -179,6 +202,7 @@ mod tests {
         Layout {
             rodata: 0x10_0000..0x10_3000,
             text: 0x10_3000..0x10_8000,
+            tables: 0..0,
             guard: 0x20_1000,
             end: 0x21_2000,
         }
@@ -211,6 +235,40 @@ mod tests {
             let flags = model.walk(page).unwrap_or(NO_EXECUTE);
             assert!(flags & WRITABLE == 0 || flags & NO_EXECUTE != 0, "{page:#x}");
         }
+    }
+
+    /// As under PV: the builder has mapped 2 MiB, page by page; there is more memory; the tables are to be read-only.
+    #[test]
+    fn tables_that_are_there_are_changed_and_others_made() {
+        let mut model = Model {
+            tables: vec![[0; ENTRIES]],
+            limit: 8,
+        };
+        let directory = directory_of(&mut model, 0).unwrap();
+        let table = model.new_table().unwrap();
+        (0..ENTRIES).for_each(|n| model.set(table, n, (n as u64 * SMALL) | PRESENT | WRITABLE));
+        model.set(directory, 0, table | PRESENT | WRITABLE);
+        assert!(is_mapped(&model, 0x1f_f000));
+        assert!(!is_mapped(&model, 0x20_0000));
+        let before = model.tables.len();
+        let layout = Layout {
+            tables: 0x11_0000..0x11_4000,
+            end: 0x40_1000,
+            ..layout()
+        };
+        refine(&mut model, &layout).unwrap();
+        assert_eq!(model.tables.len(), before + 2, "the first table is kept");
+        for page in (0..0x60_0000).step_by(SMALL as usize) {
+            let expected = match page {
+                0 | 0x20_1000 => None,
+                0x10_0000..0x10_3000 | 0x11_0000..0x11_4000 => Some(PRESENT | NO_EXECUTE),
+                0x10_3000..0x10_8000 => Some(PRESENT),
+                _ => RW,
+            };
+            assert_eq!(model.walk(page), expected, "{page:#x}");
+            assert_eq!(is_mapped(&model, page), expected.is_some(), "{page:#x}");
+        }
+        assert!(!is_mapped(&model, 0x60_0000));
     }
 
     #[test]

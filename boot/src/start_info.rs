@@ -32,13 +32,16 @@ pub enum StartInfoError {
     Unreachable,
     /// It does not begin with the magic number.
     BadMagic,
+    /// What it speaks of lies where it cannot be. Only a PV guest's says so much.
+    BadLayout,
 }
 
 impl fmt::Display for StartInfoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unreachable => "the loader's start info is out of reach",
-            Self::BadMagic => "the loader's start info has no PVH magic number",
+            Self::BadMagic => "the loader's start info has no magic number",
+            Self::BadLayout => "the loader's start info speaks of page tables or lists that cannot be where it says",
         })
     }
 }

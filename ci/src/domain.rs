@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::network::BRIDGE;
 
-/// A PVH guest to create: an ELF image and the configuration that `xl create` gets.
+/// A guest to create, PVH or PV: an ELF image and the configuration that `xl create` gets.
 ///
 /// ```
 /// use fata_ci::Guest;
@@ -21,6 +21,7 @@ pub struct Guest {
     pub(crate) name: String,
     pub(crate) elf: Vec<u8>,
     pub(crate) ramdisk: Option<Vec<u8>>,
+    pv: bool,
     memory_mib: u32,
     vcpus: u32,
     arguments: String,
@@ -29,12 +30,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest with 16 MiB, one vCPU, no arguments and no network.
+    /// A PVH guest with 16 MiB, one vCPU, no arguments and no network.
     pub fn new(name: impl Into<String>, elf: impl Into<Vec<u8>>) -> Self {
         Self {
             name: name.into(),
             elf: elf.into(),
             ramdisk: None,
+            pv: false,
             memory_mib: 16,
             vcpus: 1,
             arguments: String::new(),
@@ -46,6 +48,13 @@ impl Guest {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Makes it a PV guest. The image is the same.
+    #[must_use]
+    pub fn pv(mut self) -> Self {
+        self.pv = true;
+        self
     }
 
     /// Sets the memory, in MiB.
@@ -100,7 +109,7 @@ impl Guest {
     /// it with `.ramdisk` behind its name.
     pub fn config(&self, kernel: &str) -> String {
         let mut lines = vec![
-            "type = \"pvh\"".to_owned(),
+            format!("type = {}", quoted(if self.pv { "pv" } else { "pvh" })),
             format!("name = {}", quoted(&self.name)),
             format!("kernel = {}", quoted(kernel)),
             format!("memory = {}", self.memory_mib),

@@ -61,10 +61,17 @@ impl fmt::Display for GrantRef {
     }
 }
 
-/// A guest frame number: a 4 KiB page as the guest counts them.
+/// A guest frame number: the number by which Xen, and whoever a page is granted to, knows a 4 KiB page of this guest.
 ///
-/// Under PVH it is the physical address divided by 4096; under PV it is the pseudo-physical number, which differs
-/// from the machine frame. It is never a virtual address, hence the type.
+/// Under PVH it is the physical address divided by 4096; under PV it is the machine frame. It is never an address, and
+/// not the number by which the guest counts its pages ([`Pfn`]), hence the types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Gfn(pub u64);
+
+/// A pseudo-physical frame number: a 4 KiB page of this guest's memory as the guest counts them, from 0 on.
+///
+/// Under PVH Xen counts in the same way. Under PV it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Pfn(pub u64);

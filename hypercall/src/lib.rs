@@ -3,13 +3,13 @@
 //! * [`abi`]: the structures and constants of Xen's public headers, one module per header, with their layouts
 //!   asserted at compile time.
 //! * [`Hypervisor`]: what a driver may ask of the machine it runs on. Narrow, typed and safe to call. On metal it
-//!   is `metal::Xen`, a zero-sized type whose methods are inline hypercalls; in tests it is a handle to a
+//!   is `metal::Xen`, a zero-sized type whose methods are hypercalls; in tests it is a handle to a
 //!   simulated domain. Protocol code cannot tell the difference.
 //! * [`SharedPage`]: 4 KiB that another domain may read or write at this very moment. It can be copied from and
 //!   to, never borrowed as bytes.
 //!
-//! Hypercalls are emitted inline (`vmcall` or `vmmcall`, chosen once by CPU vendor). There is no hypercall page:
-//! see XSA-466.
+//! Hypercalls are instructions of ours (`vmcall` or `vmmcall` by CPU vendor, `syscall` in a PV guest, chosen once). There
+//! is no hypercall page: see XSA-466.
 //!
 //! # Why not the crate `xen-sys`
 //!
@@ -36,6 +36,6 @@ pub mod metal;
 
 pub use errno::Errno;
 pub use hypervisor::{Hypervisor, ServiceRing, ShutdownReason, Version};
-pub use ids::{DomId, Gfn, GrantRef, Port};
+pub use ids::{DomId, Gfn, GrantRef, Pfn, Port};
 pub use page::{PAGE_SIZE, SharedPage};
 pub use time::SystemTime;

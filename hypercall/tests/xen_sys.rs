@@ -8,11 +8,17 @@ use core::mem::{align_of, offset_of, size_of};
 
 use fata_hypercall::ShutdownReason;
 use fata_hypercall::abi::shared_info::{EVTCHN_WORDS, SharedInfo, VcpuInfo, VcpuTimeInfo};
-use fata_hypercall::abi::{event_channel, nr, sched};
+use fata_hypercall::abi::{event_channel, nr, pv, sched};
 
 #[test]
 fn numbers_agree() {
     for (ours, theirs) in [
+        (nr::SET_TRAP_TABLE, xen_sys::__HYPERVISOR_set_trap_table),
+        (nr::MMU_UPDATE, xen_sys::__HYPERVISOR_mmu_update),
+        (nr::UPDATE_VA_MAPPING, xen_sys::__HYPERVISOR_update_va_mapping),
+        (nr::MMUEXT_OP, xen_sys::__HYPERVISOR_mmuext_op),
+        (pv::TLB_FLUSH_LOCAL, xen_sys::MMUEXT_TLB_FLUSH_LOCAL),
+        (pv::SIF_INITDOMAIN, xen_sys::SIF_INITDOMAIN),
         (nr::MEMORY_OP, xen_sys::__HYPERVISOR_memory_op),
         (nr::XEN_VERSION, xen_sys::__HYPERVISOR_xen_version),
         (nr::CONSOLE_IO, xen_sys::__HYPERVISOR_console_io),
@@ -90,6 +96,33 @@ fn layouts_agree() {
         ports = ports,
         nr_ports = nr_ports,
         timeout = timeout
+    );
+    same_layout!(
+        pv::StartInfo,
+        xen_sys::start_info,
+        magic = magic,
+        nr_pages = nr_pages,
+        shared_info = shared_info,
+        flags = flags,
+        store_mfn = store_mfn,
+        store_evtchn = store_evtchn,
+        console_mfn = console,
+        pt_base = pt_base,
+        nr_pt_frames = nr_pt_frames,
+        mfn_list = mfn_list,
+        mod_start = mod_start,
+        mod_len = mod_len,
+        cmd_line = cmd_line
+    );
+    same_layout!(pv::MmuUpdate, xen_sys::mmu_update, ptr = ptr, val = val);
+    same_layout!(pv::MmuextOp, xen_sys::mmuext_op, cmd = cmd, arg1 = arg1, arg2 = arg2);
+    same_layout!(
+        pv::TrapInfo,
+        xen_sys::trap_info,
+        vector = vector,
+        flags = flags,
+        cs = cs,
+        address = address
     );
     same_layout!(sched::Shutdown, xen_sys::sched_shutdown, reason = reason);
     assert_eq!(size_of_val(&SharedInfo::default().evtchn_pending), EVTCHN_WORDS * 8);

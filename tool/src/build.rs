@@ -43,6 +43,7 @@ pub(crate) fn image(workspace: &Workspace, name: &str) -> Result<Image, Error> {
     replace(&image.elf, |new| strip(workspace.root(), &image.debug, new))?;
     let config = xl::Config {
         name,
+        pv: false,
         // Beside it, so that the two files can be copied anywhere.
         kernel: name,
         memory: image.application.memory,

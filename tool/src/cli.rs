@@ -90,6 +90,9 @@ pub(crate) struct RunArgs {
     /// Leave it running: its port is reachable on the loopback interface, its console is attached. End with Ctrl-C.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Start it as a PV guest. Default: as a PVH guest. The image is the same.
+    #[arg(long)]
+    pub(crate) pv: bool,
     /// The guest's memory in MiB. Default: the application's own `[package.metadata.fata] memory`.
     #[arg(long, value_name = "MIB")]
     pub(crate) memory: Option<u32>,

@@ -21,6 +21,8 @@ use crate::xl;
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 /// The bridge that the Xen host has.
 const BRIDGE: &str = "xenbr0";
+/// The least memory of a PV guest, in MiB: Xen's builder begins with a mapping of so much.
+const PV_MIB: u32 = 4;
 /// As much of a page as is shown.
 const SHOWN: usize = 4096;
 
@@ -87,8 +89,13 @@ fn configuration(image: &Image, args: &RunArgs) -> String {
     }
     let config = xl::Config {
         name: &image.name,
+        pv: args.pv,
         kernel: &image.elf.to_string_lossy(),
-        memory: args.memory.unwrap_or(image.application.memory),
+        memory: args.memory.unwrap_or(if args.pv {
+            image.application.memory.max(PV_MIB)
+        } else {
+            image.application.memory
+        }),
         vcpus: args.vcpus,
         bridge: image.application.network.then_some(BRIDGE),
         arguments: &arguments,

@@ -9,6 +9,8 @@ use fata_ci::quoted;
 pub(crate) struct Config<'a> {
     /// The guest's name.
     pub(crate) name: &'a str,
+    /// Whether it shall be a PV guest and not a PVH guest.
+    pub(crate) pv: bool,
     /// The ELF file, as dom0 sees it; a relative path begins at the folder in which xl is started, but at a
     /// reboot at the root: there xl's background process waits.
     pub(crate) kernel: &'a str,
@@ -35,7 +37,10 @@ impl Config<'_> {
             name = self.name
         ));
         line(format_args!("name = {}", quoted(self.name)));
-        line(format_args!("type = \"pvh\""));
+        if !self.pv {
+            line(format_args!("# \"pv\" works as well, with the same image."));
+        }
+        line(format_args!("type = {}", quoted(if self.pv { "pv" } else { "pvh" })));
         line(format_args!(
             "# xl looks for it in the current folder. Write the whole path if the guest shall reboot: then xl is in /."
         ));
@@ -102,6 +107,7 @@ mod tests {
         let arguments = ["a=b c".to_owned(), "it's".to_owned()];
         let config = Config {
             name: "u",
+            pv: false,
             kernel: "/k",
             memory: 8,
             vcpus: 2,
@@ -110,12 +116,15 @@ mod tests {
         };
         let text = config.text();
         assert!(text.contains("cmdline = \"'a=b c' \\\"it's\\\"\"\n"), "{text}");
+        assert!(text.contains("type = \"pvh\"\n"), "{text}");
         assert!(!text.contains("vif"), "{text}");
         let text = Config {
+            pv: true,
             bridge: Some("xenbr0"),
             ..config
         }
         .text();
+        assert!(text.contains("type = \"pv\"\n"), "{text}");
         assert!(text.contains("vif = [ \"bridge=xenbr0\" ]\n"), "{text}");
     }
 }

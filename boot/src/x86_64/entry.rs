@@ -11,7 +11,7 @@
 use core::arch::global_asm;
 
 // XEN_ELFNOTE_PHYS32_ENTRY (18): the 32-bit physical address at which to enter the image. Only PVH loaders look at
-// it; the notes of a PV kernel can stand beside it. There is no HYPERCALL_PAGE note on purpose (XSA-466).
+// it; the notes of a PV kernel (pv/entry.rs) stand beside it. There is no HYPERCALL_PAGE note on purpose (XSA-466).
 global_asm!(
     ".pushsection .note.Xen, \"a\", @note",
     ".balign 4",

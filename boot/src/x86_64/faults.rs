@@ -2,11 +2,14 @@
 
 use core::arch::{asm, global_asm};
 
+use fata_hypercall::abi::pv::{FLAT_RING3_CS64, TrapInfo};
+use fata_hypercall::metal::Xen;
+
 use super::{descriptors, image};
 use crate::console::{Lines, write_everywhere};
 use crate::crash;
 
-/// What the stubs below leave on the stack: the registers, then what the processor pushed.
+/// What the stubs below leave on the stack: the registers, then what the processor pushed, or Xen for a PV guest.
 #[repr(C)]
 struct Frame {
     registers: [u64; 15],
@@ -27,8 +30,9 @@ const REGISTERS: [&str; 15] = [
 /// Bytes from one stub to the next.
 const STUB_SIZE: u64 = 16;
 
-// One stub per vector: an error code of 0 where the processor pushes none (the mask has a bit for each vector that has
-// one: 8, 10 to 14, 17, 21, 29, 30), the vector's number, then all registers.
+// One stub per vector. Xen has pushed rcx and r11 last, and its handlers begin at the stub; the processor has not, and its
+// handlers begin behind the two instructions that take them off. Then an error code of 0 where none was pushed (the mask has
+// a bit for each vector that has one: 8, 10 to 14, 17, 21, 29, 30), the vector's number, then all registers.
 global_asm!(
     r#"
     .pushsection .text.fault_stubs, "ax", @progbits
@@ -37,6 +41,8 @@ fata_fault_stubs:
     .set vector, 0
     .rept {VECTORS}
     .balign {STUB_SIZE}
+    pop rcx
+    pop r11
     .if !((0x60227d00 >> vector) & 1)
     push 0
     .endif
@@ -71,12 +77,40 @@ fata_fault_stubs:
     fault = sym fault,
 );
 
+/// Bytes of `pop rcx` and `pop r11`.
+const POPS_SIZE: u64 = 3;
+
 /// Points the processor's exceptions at the stubs.
 pub(super) fn install() {
+    descriptors::load(stubs() + POPS_SIZE, STUB_SIZE);
+}
+
+/// Asks Xen to deliver a PV guest's exceptions to the stubs.
+///
+/// Xen delivers on the stack that the guest runs on. Where that is gone, as after a stack overflow, it ends the domain
+/// itself, with the registers in its own log.
+pub(super) fn install_pv(xen: Xen) {
+    // The last stays empty and ends the table.
+    let mut traps = [TrapInfo::default(); descriptors::VECTORS + 1];
+    for (vector, trap) in traps.iter_mut().take(descriptors::VECTORS).enumerate() {
+        *trap = TrapInfo {
+            vector: vector as u8,
+            flags: 0,
+            cs: FLAT_RING3_CS64,
+            address: stubs() + vector as u64 * STUB_SIZE,
+        };
+    }
+    // SAFETY: the table ends as it must, and the stubs take what Xen pushes.
+    if unsafe { xen.set_trap_table(&traps) }.is_err() {
+        write_everywhere(b"fata: Xen refuses the trap table: faults will not be reported\n");
+    }
+}
+
+fn stubs() -> u64 {
     let stubs: u64;
     // SAFETY: takes an address, no more.
     unsafe { asm!("lea {}, [rip + fata_fault_stubs]", out(reg) stubs, options(nomem, nostack, preserves_flags)) };
-    descriptors::load(stubs, STUB_SIZE);
+    stubs
 }
 
 const PAGE_FAULT: u64 = 14;
@@ -84,7 +118,7 @@ const DOUBLE_FAULT: u64 = 8;
 
 extern "C" fn fault(frame: &Frame) -> ! {
     let cr2: u64;
-    // SAFETY: reads a register.
+    // SAFETY: reads a register. For a PV guest, which may not, Xen does it.
     unsafe { asm!("mov {}, cr2", out(reg) cr2, options(nomem, nostack, preserves_flags)) };
     crash::begin(&|out| {
         out.text("fata: fault: ")

@@ -41,11 +41,12 @@ pub(crate) fn whole() -> Range<u64> {
     (&raw const __image_start).addr() as u64..(&raw const __image_end).addr() as u64
 }
 
-/// What the page tables make of it.
+/// What the page tables make of it under PVH.
 pub(crate) fn layout() -> Layout {
     Layout {
         rodata: whole().start..text().start,
         text: text(),
+        tables: 0..0,
         guard: guard().start,
         end: whole().end,
     }

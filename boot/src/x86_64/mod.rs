@@ -1,4 +1,5 @@
-//! x86-64 under a PVH loader: from [`entry`] to the program's main.
+//! x86-64: from [`entry`], where a PVH loader goes, or [`pv::entry`], where Xen's PV domain builder goes, to the program's
+//! main.
 
 use core::ops::Range;
 use core::ptr;
@@ -14,17 +15,27 @@ use fata_hypercall::{Gfn, ShutdownReason};
 use crate::console::{self, Lines, write_everywhere};
 use crate::frames::FRAME_SIZE;
 use crate::memory_map::{self, MapEntry};
+use crate::regions::Regions;
 use crate::start_info::{COMMAND_LINE_MAX, MEMORY_MAP_MAX, PhysicalMemory, StartInfo};
-use crate::{BootInfo, ExitStatus, memory, shutdown};
+use crate::{BootInfo, ExitStatus, memory, paging, shutdown};
 
 pub(crate) mod descriptors;
 mod entry;
 mod faults;
 pub(crate) mod image;
-pub(crate) mod tables;
+mod pv;
+mod tables;
 
 /// How many virtual CPUs are counted at the most.
 const VCPUS_MAX: u32 = 128;
+
+/// Under PVH, memory below this address is mapped from the first instruction on.
+const MAPPED_AT_ENTRY: u64 = 1 << 32;
+
+/// What is said when nothing is left beside the image.
+const NO_MEMORY: &str = "the domain has too little memory: nothing is left beside the image";
+/// What is said when memory ends while it is mapped.
+const NO_PAGE_TABLES: &str = "the domain has too little memory: no page for page tables";
 
 /// Physical addresses that may hold usable RAM: the lower half of the address space, which the map is one to one with.
 const ADDRESS_LIMIT: u64 = 1 << 47;
@@ -52,7 +63,7 @@ impl PhysicalMemory for Identity {
     }
 }
 
-/// Where the entry code goes, on the boot stack, with the address of the loader's structure.
+/// Where the PVH entry code goes, on the boot stack, with the address of the loader's structure.
 extern "C" fn start(start_info: u64) -> ! {
     faults::install();
     // SAFETY: `boot` below calls init before the handle leaves this crate, and this crate touches neither shared info nor
@@ -61,11 +72,21 @@ extern "C" fn start(start_info: u64) -> ! {
         console::write(b"fata: cannot start: this is not Xen (no XenVMMXenVMM in CPUID), and nothing else is known\n");
         shutdown::reset();
     };
-    // A Xen has no size, so this takes no memory.
-    let xen: &'static Xen = Box::leak(Box::new(xen));
+    let xen = leak(xen);
     shutdown::found_xen(*xen);
-    console::found_xen(xen);
-    match boot(xen, start_info) {
+    console::log_to_debug_port();
+    console::find_ring(xen);
+    run(boot(xen, start_info))
+}
+
+/// A handle for ever. A `Xen` has no size, so this takes no memory.
+fn leak(xen: Xen) -> &'static Xen {
+    Box::leak(Box::new(xen))
+}
+
+/// Calls main with what booting came to, and ends the domain.
+fn run(boot: Result<BootInfo, &'static str>) -> ! {
+    match boot {
         Ok(info) => {
             let ExitStatus(status) = fata_main(info);
             shutdown::exit(status)
@@ -84,7 +105,7 @@ extern "C" fn start(start_info: u64) -> ! {
 fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     let info = StartInfo::read(&Identity, start_info).map_err(|_| "the loader passed no PVH start info")?;
     if info.is_initial_domain() {
-        console::is_initial_domain(*xen);
+        console::log_by_hypercall(*xen);
     }
 
     let mut map = [MapEntry::default(); MEMORY_MAP_MAX];
@@ -93,16 +114,11 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     reserved.add(image::whole());
     let usable = memory_map::usable(map, &reserved, ADDRESS_LIMIT);
     // SAFETY: called once; the map calls it RAM, and neither the image nor the loader's structures are in it.
-    unsafe { memory::init(&usable) }.map_err(|error| match error {
-        memory::Error::None => "the domain has too little memory: nothing is left beside the image",
-        memory::Error::PageTables => "the domain has too little memory: no page for page tables",
-    })?;
-    if usable.lost() > 0 {
-        Lines::new(console::write)
-            .text("fata: the memory map has too many holes: ")
-            .decimal(usable.lost() / 1024)
-            .text(" KiB are left unused\n");
-    }
+    let mut frames = unsafe { memory::frames(&usable, MAPPED_AT_ENTRY) }.ok_or(NO_MEMORY)?;
+    protect(&mut tables::Live(&mut frames), &usable).map_err(|_| NO_PAGE_TABLES)?;
+    // SAFETY: the frames are usable memory, and all of it is mapped now.
+    unsafe { memory::init(frames) };
+    say_what_is_lost(&usable);
 
     // Below 4 GiB, where everything is mapped, and below what Xen's toolstack uses for itself.
     let window: Range<u64> = memory_map::hole(map, WINDOW_PAGES * FRAME_SIZE, 0xfc00_0000)
@@ -116,8 +132,31 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     if command_line.len() == COMMAND_LINE_MAX {
         console::write(b"fata: the command line is cut after 4096 bytes\n");
     }
-    let command_line = String::from_utf8_lossy(command_line).into_owned().leak();
+    Ok(found(*xen, command_line, info.is_initial_domain()))
+}
 
+/// Maps what of `usable` is not mapped yet, and puts the final protection on all of it.
+fn protect(tables: &mut tables::Live<'_>, usable: &Regions) -> Result<(), paging::NoMemory> {
+    paging::refine(tables, &image::layout())?;
+    for range in usable.as_slice().iter().filter(|range| range.end > MAPPED_AT_ENTRY) {
+        paging::map(tables, range.clone())?;
+    }
+    tables::flush();
+    Ok(())
+}
+
+fn say_what_is_lost(usable: &Regions) {
+    if usable.lost() > 0 {
+        Lines::new(console::write)
+            .text("fata: the memory map has too many holes: ")
+            .decimal(usable.lost() / 1024)
+            .text(" KiB are left unused\n");
+    }
+}
+
+/// What main is told, when there is a heap and Xen is ready.
+fn found(xen: Xen, command_line: &[u8], initial_domain: bool) -> BootInfo {
+    let command_line = String::from_utf8_lossy(command_line).into_owned().leak();
     let vcpus = xen.vcpus(VCPUS_MAX);
     if vcpus > 1 {
         Lines::new(console::write)
@@ -125,12 +164,12 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
             .decimal(vcpus.into())
             .text(" virtual CPUs\n");
     }
-    Ok(BootInfo {
-        xen: *xen,
+    BootInfo {
+        xen,
         command_line,
         vcpus,
-        initial_domain: info.is_initial_domain(),
-    })
+        initial_domain,
+    }
 }
 
 /// The loader's memory map, or the one that Xen keeps if the loader passed none.

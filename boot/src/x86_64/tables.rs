@@ -1,18 +1,16 @@
-//! The page tables that the processor uses.
+//! The page tables that the processor uses under PVH.
 
 use core::arch::asm;
 use core::ptr;
 
-use super::image;
+use super::{MAPPED_AT_ENTRY, image};
+use crate::frames::{FRAME_SIZE, Frames};
 use crate::paging::{ENTRIES, Tables};
 
 /// The live tables, which the entry code has begun, with a source of pages for more of them.
-pub(crate) struct Live<F> {
-    /// Gives the address of a zeroed page below 4 GiB, which nobody else uses from then on.
-    pub(crate) new_page: F,
-}
+pub(super) struct Live<'a>(pub(super) &'a mut Frames<'static>);
 
-impl<F: FnMut() -> Option<u64>> Tables for Live<F> {
+impl Tables for Live<'_> {
     fn root(&self) -> u64 {
         image::page_tables()
     }
@@ -31,12 +29,19 @@ impl<F: FnMut() -> Option<u64>> Tables for Live<F> {
     }
 
     fn new_table(&mut self) -> Option<u64> {
-        (self.new_page)()
+        // Lowest first: as long as there is any below 4 GiB, it is mapped.
+        let page = self.0.alloc(1, 1)? * FRAME_SIZE;
+        if page >= MAPPED_AT_ENTRY {
+            return None;
+        }
+        // SAFETY: just taken, hence nobody's; mapped.
+        unsafe { ptr::with_exposed_provenance_mut::<u8>(page as usize).write_bytes(0, FRAME_SIZE as usize) };
+        Some(page)
     }
 }
 
 /// Makes the processor forget the translations it remembers.
-pub(crate) fn flush() {
+pub(super) fn flush() {
     // SAFETY: writes back to CR3 what it holds; the map differs only in what callers of this module changed on purpose.
     unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) }
 }

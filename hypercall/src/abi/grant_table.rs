@@ -4,6 +4,8 @@ use super::assert_layout;
 use crate::PAGE_SIZE;
 use crate::sync::{AtomicU16, AtomicU32};
 
+/// `GNTTABOP_setup_table`
+pub const SETUP_TABLE: u64 = 2;
 /// `GNTTABOP_query_size`
 pub const QUERY_SIZE: u64 = 6;
 /// `GNTTABOP_set_version`
@@ -47,6 +49,21 @@ impl EntryV1 {
 
 /// References below this one belong to the toolstack (0 the console, 1 xenstore).
 pub const RESERVED_ENTRIES: u32 = 8;
+
+/// `gnttab_setup_table`
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct SetupTable {
+    /// In: whose table.
+    pub dom: u16,
+    /// In: pages that it shall have at the least.
+    pub nr_frames: u32,
+    /// Out: 0, or `GNTST_*` below zero.
+    pub status: i16,
+    /// In: address of room for as many frame numbers.
+    pub frame_list: u64,
+}
+assert_layout!(SetupTable, 24 / 8, dom @ 0, nr_frames @ 4, status @ 8, frame_list @ 16);
 
 /// `gnttab_query_size`
 #[derive(Clone, Copy, Debug, Default)]

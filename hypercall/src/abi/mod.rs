@@ -7,6 +7,7 @@ pub mod grant_table;
 pub mod hvm;
 pub mod memory;
 pub mod nr;
+pub mod pv;
 pub mod sched;
 pub mod shared_info;
 pub mod vcpu;

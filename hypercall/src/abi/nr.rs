@@ -1,7 +1,13 @@
 //! Hypercall numbers (`__HYPERVISOR_*`, xen/include/public/xen.h).
 
+/// `set_trap_table`
+pub const SET_TRAP_TABLE: u32 = 0;
+/// `mmu_update`
+pub const MMU_UPDATE: u32 = 1;
 /// `memory_op`
 pub const MEMORY_OP: u32 = 12;
+/// `update_va_mapping`
+pub const UPDATE_VA_MAPPING: u32 = 14;
 /// `xen_version`
 pub const XEN_VERSION: u32 = 17;
 /// `console_io`
@@ -10,6 +16,8 @@ pub const CONSOLE_IO: u32 = 18;
 pub const GRANT_TABLE_OP: u32 = 20;
 /// `vcpu_op`
 pub const VCPU_OP: u32 = 24;
+/// `mmuext_op`
+pub const MMUEXT_OP: u32 = 26;
 /// `sched_op`
 pub const SCHED_OP: u32 = 29;
 /// `event_channel_op`

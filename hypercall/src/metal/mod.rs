@@ -1,8 +1,13 @@
-//! The real Xen, under PVH on x86-64: a zero-sized [`Hypervisor`] whose methods are inline hypercalls.
+//! The real Xen, under PVH and PV on x86-64: a zero-sized [`Hypervisor`] whose methods are hypercalls.
 //!
 //! What Xen gives each domain once (the shared-info page, the frames of the grant table) is mapped into a window of
-//! guest frames that hold no RAM, so that no page of ours is lost and no superpage is broken. The state that this
-//! needs is a few atomics in this module: the only globals of the crate, and only on metal.
+//! addresses that hold no RAM, so that no page of ours is lost and no superpage is broken. The state that this
+//! needs, and which kind of guest this is, are a few atomics in this module: the only globals of the crate, and only on
+//! metal.
+//!
+//! Both kinds of guest map their memory one to one: what lies at virtual address n * 4096 is the guest's own page n
+//! ([`Pfn`]). They differ in the instruction that enters Xen, in the number by which Xen knows a page, and in how
+//! the window is filled ([`pv`]).
 
 extern crate alloc;
 
@@ -12,11 +17,16 @@ use core::arch::x86_64::{__cpuid, _mm_lfence, _rdtsc};
 use core::ptr::{NonNull, from_mut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+mod call;
+pub mod pv;
+
+use call::{Gate, call, is_pv, set_gate};
+
 use crate::abi::grant_table::{self, EntryV1};
 use crate::abi::shared_info::SharedInfo;
 use crate::abi::{event_channel, hvm, memory, nr, sched, vcpu};
 use crate::{
-    DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Port, ServiceRing, SharedPage, ShutdownReason, SystemTime, Version,
+    DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Pfn, Port, ServiceRing, SharedPage, ShutdownReason, SystemTime, Version,
 };
 
 /// The Xen that this image runs on. There is one, so it needs no bytes.
@@ -26,12 +36,10 @@ pub struct Xen(());
 /// The most grant-table frames we use: 131,072 references.
 const GRANT_FRAMES_MAX: u32 = 256;
 
-/// Guest frames that [`Xen::init`] needs: the shared-info page, then the grant table's.
+/// Pages in the window: the shared-info page, then the grant table's.
 pub const WINDOW_PAGES: u64 = 1 + GRANT_FRAMES_MAX as u64;
 
-/// Set where the CPU wants `vmmcall` (AMD, Hygon) in place of `vmcall`: the wrong one is an invalid opcode.
-static VMMCALL: AtomicBool = AtomicBool::new(false);
-/// First byte of the window; 0 before [`Xen::init`].
+/// First byte of the window; 0 before [`Xen::init`] or [`Xen::init_pv`].
 static WINDOW: AtomicU64 = AtomicU64::new(0);
 /// Set while the grant table has an owner.
 static GRANT_TABLE_CLAIMED: AtomicBool = AtomicBool::new(false);
@@ -53,10 +61,11 @@ static STORE: Service = Service {
     evtchn: HvmParam::new(hvm::PARAM_STORE_EVTCHN),
 };
 
-/// An HVM parameter, which is asked for once: it does not change as long as the domain runs.
+/// An HVM parameter, which is asked for once: it does not change as long as the domain runs. A PV guest has none, and is
+/// told the same at its start.
 struct HvmParam {
     index: u32,
-    /// 0: not asked yet, or not there.
+    /// 0: not known yet, or not there.
     value: AtomicU64,
 }
 
@@ -95,7 +104,7 @@ impl Xen {
         })?;
         let vendor = __cpuid(0);
         let amd = vendor.ecx == u32::from_le_bytes(*b"cAMD") || vendor.ecx == u32::from_le_bytes(*b"uine");
-        VMMCALL.store(amd, Ordering::Relaxed);
+        set_gate(if amd { Gate::Vmmcall } else { Gate::Vmcall });
         Some(Self(()))
     }
 
@@ -109,7 +118,12 @@ impl Xen {
     /// writable and cacheable, for good. Called once.
     pub unsafe fn init(self, window: Gfn) -> Result<(), Errno> {
         self.add_to_physmap(memory::SPACE_SHARED_INFO, 0, window)?;
-        WINDOW.store(window.0 * PAGE_SIZE as u64, Ordering::Relaxed);
+        self.use_window(window.0 * PAGE_SIZE as u64)
+    }
+
+    /// What is left to do when the shared-info page is at `window`.
+    fn use_window(self, window: u64) -> Result<(), Errno> {
+        WINDOW.store(window, Ordering::Relaxed);
         // A kernel that ran here before us (kexec) may have left version 2.
         let mut arg = grant_table::SetVersion { version: 1 };
         // SAFETY: the argument is what this operation wants, and lives through the call.
@@ -175,8 +189,8 @@ impl Xen {
     fn service_ring(self, service: &Service) -> Option<ServiceRing<'static>> {
         let page = service.pfn.get(self)?.checked_mul(PAGE_SIZE as u64)?;
         let port = Port(u32::try_from(service.evtchn.get(self)?).ok()?);
-        // SAFETY: Xen says that the ring's page is at this guest frame, below 4 GiB, which boot maps one to one for
-        // good; it is page-aligned and only ever seen through SharedPage.
+        // SAFETY: Xen says that the ring's page is at this frame, which boot maps one to one for good (under PVH it is
+        // below 4 GiB); it is page-aligned and only ever seen through SharedPage.
         let page = unsafe { &*(page as *const SharedPage) };
         Some(ServiceRing { page, port })
     }
@@ -205,7 +219,13 @@ unsafe impl Hypervisor for Xen {
 
     fn gfn_of(&self, page: &SharedPage) -> Gfn {
         // Memory is mapped one to one.
-        Gfn(page.as_ptr() as u64 / PAGE_SIZE as u64)
+        let pfn = Pfn(page.as_ptr() as u64 / PAGE_SIZE as u64);
+        if is_pv() {
+            // What is no memory of ours has no number; this one fits into no grant.
+            pv::machine_frame(pfn).unwrap_or(Gfn(u64::MAX))
+        } else {
+            Gfn(pfn.0)
+        }
     }
 
     fn console_ring(&self) -> Option<ServiceRing<'_>> {
@@ -290,7 +310,8 @@ unsafe impl Hypervisor for Xen {
             // SAFETY: the argument is what this operation wants, and lives through the call.
             let _ = unsafe { call(nr::SCHED_OP, sched::SHUTDOWN, from_mut(&mut arg) as u64, 0) };
             // Only a Xen that refuses brings us here. There is nothing left to run.
-            // SAFETY: hlt with interrupts off stops the CPU, which is what is wanted; it touches no memory.
+            // SAFETY: hlt with interrupts off stops the CPU, which is what is wanted, or is a fault in a PV guest, which is
+            // not worse; it touches no memory.
             unsafe { asm!("hlt", options(nomem, nostack)) };
         }
     }
@@ -331,7 +352,11 @@ unsafe impl Hypervisor for Xen {
         let bit = 1 << (index % 64);
         let address = self.grant_base() + u64::from(index) * PAGE_SIZE as u64;
         if mapped.load(Ordering::Relaxed) & bit == 0 {
-            self.add_to_physmap(memory::SPACE_GRANT_TABLE, index.into(), Gfn(address / PAGE_SIZE as u64))?;
+            if is_pv() {
+                pv::map_grant_frame(index, address)?;
+            } else {
+                self.add_to_physmap(memory::SPACE_GRANT_TABLE, index.into(), Gfn(address / PAGE_SIZE as u64))?;
+            }
             mapped.fetch_or(bit, Ordering::Relaxed);
         }
         // SAFETY: this frame of the grant table is mapped there for good; an entry is made of atomics.
@@ -354,31 +379,4 @@ unsafe impl Hypervisor for Xen {
 fn page_layout(count: usize) -> Option<Layout> {
     let bytes = count.checked_mul(PAGE_SIZE).filter(|&bytes| bytes > 0)?;
     Layout::from_size_align(bytes, PAGE_SIZE).ok()
-}
-
-/// Makes a hypercall with up to three arguments, which is all that our operations take.
-///
-/// # Safety
-/// The arguments are what the hypercall wants; structures they point to live through the call, and what Xen does
-/// to memory on account of it is memory that nobody else relies on.
-#[inline]
-unsafe fn call(number: u32, a1: u64, a2: u64, a3: u64) -> Result<u64, Errno> {
-    let result: i64;
-    // xen/docs/guest-guide/x86/hypercall-abi.rst: number and result in rax; arguments in rdi, rsi, rdx, which are
-    // clobbered. No hypercall page: XSA-466.
-    if VMMCALL.load(Ordering::Relaxed) {
-        // SAFETY: detect saw that the CPU has this instruction; the rest is the caller's promise. The compiler is
-        // told that memory changes (no `nomem`).
-        unsafe {
-            asm!("vmmcall", inlateout("rax") u64::from(number) => result, inlateout("rdi") a1 => _,
-                 inlateout("rsi") a2 => _, inlateout("rdx") a3 => _, options(nostack));
-        }
-    } else {
-        // SAFETY: the same for the other vendors.
-        unsafe {
-            asm!("vmcall", inlateout("rax") u64::from(number) => result, inlateout("rdi") a1 => _,
-                 inlateout("rsi") a2 => _, inlateout("rdx") a3 => _, options(nostack));
-        }
-    }
-    Errno::from_result(result)
 }

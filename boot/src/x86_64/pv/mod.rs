@@ -1,0 +1,99 @@
+//! Booting as a PV guest.
+//!
+//! What is done differently from PVH: memory is known by a list of machine frames instead of a map, page tables belong to
+//! Xen, exceptions come from Xen, and the rings and the shared-info page are named in `start_info`. What follows is the
+//! same.
+
+use core::ptr;
+
+use fata_hypercall::abi::pv;
+use fata_hypercall::metal::pv::Service;
+use fata_hypercall::metal::{WINDOW_PAGES, Xen};
+use fata_hypercall::{Gfn, Pfn, Port};
+
+use super::{NO_MEMORY, NO_PAGE_TABLES, faults, found, image, leak, run, say_what_is_lost};
+use crate::frames::FRAME_SIZE;
+use crate::paging::{Layout, refine};
+use crate::pv_start_info::{COMMAND_LINE_MAX, StartInfo};
+use crate::regions::Regions;
+use crate::{BootInfo, console, memory, shutdown};
+
+mod entry;
+mod tables;
+
+/// Where the entry code goes, on our own stack, with the address of Xen's structure.
+extern "C" fn start(start_info: u64) -> ! {
+    // SAFETY: only the PV entry code calls this; `boot` below calls init_pv before the handle leaves this crate, and this
+    // crate touches neither shared info nor grants.
+    let xen = leak(unsafe { Xen::pv() });
+    shutdown::found_xen(*xen);
+    console::log_by_hypercall(*xen);
+    faults::install_pv(*xen);
+    run(boot(xen, start_info))
+}
+
+/// Everything between the first hypercall and having something to call main with.
+fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
+    // SAFETY: Xen's domain builder passes the address of such a structure, mapped; nobody writes to it.
+    let raw = unsafe { ptr::with_exposed_provenance::<pv::StartInfo>(start_info as usize).read() };
+    let info =
+        StartInfo::new(&raw, image::whole().end).map_err(|_| "the domain builder's start info makes no sense")?;
+    let list = ptr::with_exposed_provenance::<u64>(info.frame_list().start as usize);
+    // SAFETY: the builder put the list there, one word per page; what lies between the image and the end of the tables is
+    // kept out of usable memory below.
+    unsafe { xen.set_frames(list, info.pages() as usize) };
+    find_rings(xen, &info);
+
+    // All pages are ours, but for holes where the list says so (e820_host), and what the builder made.
+    let end = info.pages() * FRAME_SIZE;
+    let mut usable = Regions::new();
+    usable.add(FRAME_SIZE..end);
+    usable.remove(image::whole().start..info.tables().end);
+    (0..info.pages())
+        .filter(|&page| xen.machine_frame(Pfn(page)).is_none())
+        .for_each(|page| usable.remove(page * FRAME_SIZE..(page + 1) * FRAME_SIZE));
+
+    // SAFETY: called once; all pages of the domain are RAM, and whatever holds something is taken out. The builder has
+    // mapped what lies below the end of its tables.
+    let mut frames = unsafe { memory::frames(&usable, info.tables().end) }.ok_or(NO_MEMORY)?;
+    // Behind all memory; page tables for it come from its being inside the layout.
+    let window = end.next_multiple_of(2 << 20);
+    let layout = Layout {
+        tables: info.tables(),
+        end: window + WINDOW_PAGES * FRAME_SIZE,
+        ..image::layout()
+    };
+    let mut tables = tables::Live::new(*xen, info.tables().start, &mut frames);
+    refine(&mut tables, &layout).map_err(|_| NO_PAGE_TABLES)?;
+    tables.finish().map_err(|_| "Xen refuses the page tables")?;
+    // SAFETY: the frames are usable memory, and all of it is mapped now.
+    unsafe { memory::init(frames) };
+    say_what_is_lost(&usable);
+
+    // SAFETY: the window holds no memory and has tables, see above.
+    unsafe { xen.init_pv(window, info.shared_info()) }.map_err(|_| "Xen refuses to map the shared-info page")?;
+    let command_line = info.command_line();
+    if command_line.len() >= COMMAND_LINE_MAX {
+        console::write(b"fata: the command line is cut after 1023 bytes\n");
+    }
+    Ok(found(*xen, command_line, info.is_initial_domain()))
+}
+
+/// Finds the pages of the console's and xenstore's rings, which are named by machine frame, among those that the builder
+/// made.
+fn find_rings(xen: &'static Xen, info: &StartInfo<'_>) {
+    let find = |ring: Option<(Gfn, Port)>| {
+        let (frame, port) = ring?;
+        let made = image::whole().end.div_ceil(FRAME_SIZE)..info.tables().start / FRAME_SIZE;
+        // From the end: that is where they are.
+        let page = made
+            .rev()
+            .map(Pfn)
+            .find(|&page| xen.machine_frame(page) == Some(frame))?;
+        Some(Service { page, port })
+    };
+    // SAFETY: the builder says that these are the rings' machine frames, and has mapped all pages below its tables one to
+    // one, where they stay: behind the image they are not usable memory.
+    unsafe { xen.set_services(find(info.console()), find(info.store())) };
+    console::find_ring(xen);
+}

@@ -1,0 +1,175 @@
+//! What a PV guest needs beside the trait: its list of machine frames, page tables that Xen checks, a trap table.
+//!
+//! A PV guest runs on machine memory. It counts its own pages from 0 ([`Pfn`]); Xen and the peers know them by their
+//! machine frames ([`Gfn`]), which the domain builder wrote into a list, "p2m".
+
+use core::ptr::{from_mut, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use super::call::{Gate, call, call4, set_gate};
+use super::{CONSOLE, GRANT_FRAMES_MAX, STORE, Xen};
+use crate::abi::pv::{MmuUpdate, MmuextOp, TLB_FLUSH_LOCAL, TrapInfo, UVMF_INVLPG};
+use crate::abi::{grant_table, nr};
+use crate::{DomId, Errno, Gfn, PAGE_SIZE, Pfn, Port};
+
+/// An entry of the lowest page table: present, writable, not to be executed.
+const DATA_PAGE: u64 = 1 | 1 << 1 | 1 << 63;
+
+/// The list of machine frames; null under PVH.
+static P2M: AtomicPtr<u64> = AtomicPtr::new(null_mut());
+/// How many it has.
+static P2M_LEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The machine frame of a page of ours; `None` where the domain has no memory.
+pub(super) fn machine_frame(pfn: Pfn) -> Option<Gfn> {
+    let index = usize::try_from(pfn.0).ok()?;
+    if index >= P2M_LEN.load(Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: the index is within the list, which set_frames was told is there for good.
+    let frame = unsafe { P2M.load(Ordering::Relaxed).wrapping_add(index).read() };
+    // A hole is all ones. No machine has addresses of more than 52 bits.
+    (frame < 1 << 40).then_some(Gfn(frame))
+}
+
+/// Where the domain builder put a service: the page of its ring, and its port.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// The ring's page, which is mapped at this number times 4096.
+    pub page: Pfn,
+    /// The event channel.
+    pub port: Port,
+}
+
+impl Xen {
+    /// The Xen under a PV kernel.
+    ///
+    /// # Safety
+    /// Xen's domain builder has entered this image by its note `XEN_ELFNOTE_ENTRY`. Before [`init_pv`](Self::init_pv) has
+    /// succeeded there is neither a shared-info page nor a grant table: the caller asks for neither of the two.
+    #[must_use]
+    pub unsafe fn pv() -> Self {
+        set_gate(Gate::Syscall);
+        Self(())
+    }
+
+    /// Says where the builder's list of machine frames is, one word per page of the domain.
+    ///
+    /// # Safety
+    /// There are `len` words at `list`, which stay and do not change.
+    pub unsafe fn set_frames(self, list: *const u64, len: usize) {
+        P2M.store(list.cast_mut(), Ordering::Relaxed);
+        P2M_LEN.store(len, Ordering::Relaxed);
+    }
+
+    /// Says where the builder put the console's and xenstore's rings.
+    ///
+    /// # Safety
+    /// The pages are those of the rings, mapped at their number times 4096, for good.
+    pub unsafe fn set_services(self, console: Option<Service>, store: Option<Service>) {
+        for (known, told) in [(&CONSOLE, console), (&STORE, store)] {
+            if let Some(Service { page, port }) = told {
+                known.pfn.value.store(page.0, Ordering::Relaxed);
+                known.evtchn.value.store(port.0.into(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The machine frame of a page of ours; `None` where the domain has no memory.
+    #[must_use]
+    pub fn machine_frame(self, pfn: Pfn) -> Option<Gfn> {
+        machine_frame(pfn)
+    }
+
+    /// Maps the shared-info page, which is at the machine frame `shared_info`, and settles on version 1 of the grant table.
+    ///
+    /// # Errors
+    /// What Xen said to the mapping.
+    ///
+    /// # Safety
+    /// From the address `window` on, [`WINDOW_PAGES`](super::WINDOW_PAGES) pages are not mapped to anything and have page
+    /// tables, for good. Called once.
+    pub unsafe fn init_pv(self, window: u64, shared_info: Gfn) -> Result<(), Errno> {
+        map(window, shared_info)?;
+        self.use_window(window)
+    }
+
+    /// Changes entries of page tables (`HYPERVISOR_mmu_update`). Xen refuses whatever would give the domain memory that
+    /// is not its own, or write access to a page table.
+    ///
+    /// # Errors
+    /// What Xen said; some of the updates may have been made.
+    ///
+    /// # Safety
+    /// No address that Rust code relies on changes its meaning, or loses an access that it has.
+    pub unsafe fn mmu_update(self, updates: &[MmuUpdate]) -> Result<(), Errno> {
+        let (first, count) = (updates.as_ptr() as u64, updates.len() as u64);
+        // SAFETY: as many updates as are said are there; the rest is the caller's promise.
+        unsafe { call4(nr::MMU_UPDATE, first, count, 0, DomId::SELF.0.into()) }.map(|_| ())
+    }
+
+    /// Changes the lowest page table's entry for one address (`HYPERVISOR_update_va_mapping`).
+    ///
+    /// # Errors
+    /// What Xen said: there is no table for the address, or the entry is not one that this domain may have.
+    ///
+    /// # Safety
+    /// As for [`mmu_update`](Self::mmu_update).
+    pub unsafe fn update_va_mapping(self, address: u64, entry: u64) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        unsafe { call(nr::UPDATE_VA_MAPPING, address, entry, UVMF_INVLPG) }.map(|_| ())
+    }
+
+    /// Makes the processor forget the translations it remembers (`MMUEXT_TLB_FLUSH_LOCAL`).
+    pub fn flush_tlb(self) {
+        let mut arg = MmuextOp {
+            cmd: TLB_FLUSH_LOCAL,
+            ..Default::default()
+        };
+        // SAFETY: one operation, which lives through the call and only costs time. Xen has no reason to refuse it.
+        let _ = unsafe { call4(nr::MMUEXT_OP, from_mut(&mut arg) as u64, 1, 0, DomId::SELF.0.into()) };
+    }
+
+    /// Names the handlers of exceptions (`HYPERVISOR_set_trap_table`).
+    ///
+    /// # Errors
+    /// What Xen said.
+    ///
+    /// # Safety
+    /// The last entry has address 0; all others lead to handlers that take what Xen pushes.
+    pub unsafe fn set_trap_table(self, traps: &[TrapInfo]) -> Result<(), Errno> {
+        // SAFETY: Xen reads up to the entry with address 0, which the caller says is there.
+        unsafe { call(nr::SET_TRAP_TABLE, traps.as_ptr() as u64, 0, 0) }.map(|_| ())
+    }
+}
+
+/// Maps the `index`th page of the grant table, which grows to it, at `address` in the window.
+pub(super) fn map_grant_frame(index: u32, address: u64) -> Result<(), Errno> {
+    let mut frames = [0_u64; GRANT_FRAMES_MAX as usize];
+    let mut arg = grant_table::SetupTable {
+        dom: DomId::SELF.0,
+        nr_frames: (index + 1).min(GRANT_FRAMES_MAX),
+        frame_list: frames.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    // SAFETY: the list has room for as many frames as the argument says; both live through the call.
+    unsafe {
+        call(
+            nr::GRANT_TABLE_OP,
+            grant_table::SETUP_TABLE,
+            from_mut(&mut arg) as u64,
+            1,
+        )
+    }?;
+    match frames.get(index as usize) {
+        Some(&frame) if arg.status == 0 => map(address, Gfn(frame)),
+        _ => Err(Errno::ENOSPC),
+    }
+}
+
+/// Maps a page that Xen shares with us at an address in the window.
+fn map(address: u64, frame: Gfn) -> Result<(), Errno> {
+    let entry = (frame.0 * PAGE_SIZE as u64) | DATA_PAGE;
+    // SAFETY: the window is for nothing else.
+    unsafe { Xen(()).update_va_mapping(address, entry) }
+}
