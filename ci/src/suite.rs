@@ -10,6 +10,7 @@ mod input;
 mod life;
 mod measure;
 mod network;
+mod pv;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -77,6 +78,8 @@ fn tests() -> impl Iterator<Item = Test> {
         network::TESTS,
         life::TESTS,
         input::TESTS,
+        pv::TESTS,
+        pv::TESTS_OF_BOTH,
         measure::TESTS,
     ]
     .into_iter()

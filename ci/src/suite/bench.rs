@@ -21,6 +21,8 @@ pub struct Bench<'a> {
     /// The test's number, from which its guests' addresses come.
     number: usize,
     guests: Cell<usize>,
+    /// Whether its guests are PV and not PVH.
+    pv: bool,
 }
 
 /// A guest of the test's. Dropping it destroys it.
@@ -39,6 +41,16 @@ impl<'a> Bench<'a> {
             images,
             number,
             guests: Cell::new(0),
+            pv: false,
+        }
+    }
+
+    /// The same with PV guests.
+    pub(super) fn with_pv_guests(&self) -> Self {
+        Self {
+            guests: Cell::new(0),
+            pv: true,
+            ..*self
         }
     }
 
@@ -55,7 +67,8 @@ impl<'a> Bench<'a> {
     /// A guest that runs `image` with 8 MiB and no network.
     pub(super) fn guest(&self, image: &str) -> Result<Guest, Failure> {
         let nth = self.guests.replace(self.guests.get() + 1);
-        Ok(Guest::new(format!("{image}-{}-{nth}", self.number), self.read(image)?).memory_mib(8))
+        let guest = Guest::new(format!("{image}-{}-{nth}", self.number), self.read(image)?).memory_mib(8);
+        Ok(if self.pv { guest.pv() } else { guest })
     }
 
     /// The same with a network interface and fixed addresses: those that [`Running::v4`] and [`Running::v6`] tell.

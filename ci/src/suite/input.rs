@@ -64,7 +64,7 @@ fn a_missing_bridge_is_xl_s_error(bench: &Bench<'_>) -> Result<(), Failure> {
     }
 }
 
-fn a_backend_that_never_connects(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn a_backend_that_never_connects(bench: &Bench<'_>) -> Result<(), Failure> {
     // netback waits for the hotplug script's word before it connects. Take that word back before the guest runs.
     let http = bench.start_paused(bench.server("http", "")?)?;
     bench.dom0(&format!(

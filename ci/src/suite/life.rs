@@ -13,14 +13,14 @@ pub(super) const TESTS: &[Test] = &[
     ("life::pause_and_unpause", pause_and_unpause),
 ];
 
-fn shutdown_is_a_clean_power_off(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn shutdown_is_a_clean_power_off(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
     bench.host.shutdown(&http.name, PATIENCE)?;
     http.ends_with(0).map(drop)
 }
 
-fn reboot_boots_again(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn reboot_boots_again(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
     let before = bench.host.domain(&http.name)?.map(|domain| domain.id);
@@ -34,7 +34,7 @@ fn reboot_boots_again(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn an_idle_guest_uses_no_time(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn an_idle_guest_uses_no_time(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
     bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
@@ -59,7 +59,7 @@ fn an_idle_guest_uses_no_time(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn pause_and_unpause(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn pause_and_unpause(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
     bench.dom0(&format!("xl pause {}", http.name))?;

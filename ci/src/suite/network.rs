@@ -33,7 +33,7 @@ pub(super) const TESTS: &[Test] = &[
     ),
 ];
 
-fn http_in_8_mib_serves_its_page_and_statistics(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn http_in_8_mib_serves_its_page_and_statistics(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
     let page = bench.dom0(&format!("curl -sS --fail http://{}/", http.v4))?;
@@ -66,7 +66,7 @@ fn http_in_8_mib_serves_its_page_and_statistics(bench: &Bench<'_>) -> Result<(),
     Ok(())
 }
 
-fn http_in_4_mib(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn http_in_4_mib(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?.memory_mib(4))?;
     http.says("listening")?;
     let (v4, requests) = (http.v4, "--requests 1000 --parallel 32 --expect Fata");
@@ -90,7 +90,7 @@ fn the_built_configuration_works(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ten_thousand_requests_on_new_connections(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn ten_thousand_requests_on_new_connections(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
     bench
@@ -101,7 +101,7 @@ fn ten_thousand_requests_on_new_connections(bench: &Bench<'_>) -> Result<(), Fai
         .map(drop)
 }
 
-fn ten_thousand_requests_on_kept_connections(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn ten_thousand_requests_on_kept_connections(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
     bench
@@ -112,7 +112,7 @@ fn ten_thousand_requests_on_kept_connections(bench: &Bench<'_>) -> Result<(), Fa
         .map(drop)
 }
 
-fn echo_moves_64_mib_both_ways(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn echo_moves_64_mib_both_ways(bench: &Bench<'_>) -> Result<(), Failure> {
     let echo = bench.start(bench.server("echo", "")?)?;
     echo.says("listening")?;
     bench.peer(&format!("echo {}:7 --bytes {}", echo.v4, 64 << 20))?;
@@ -142,7 +142,7 @@ fn discard_and_chargen(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn udp_echo(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn udp_echo(bench: &Bench<'_>) -> Result<(), Failure> {
     let echo = bench.start(bench.server("echo", "")?)?;
     echo.says("listening")?;
     for size in [1, 512, 1472] {
@@ -151,7 +151,7 @@ fn udp_echo(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ping_of_every_size(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn ping_of_every_size(bench: &Bench<'_>) -> Result<(), Failure> {
     let echo = bench.start(bench.server("echo", "")?)?;
     echo.says("listening")?;
     for size in [64, 512, 1472, 1473, 4000] {
@@ -162,7 +162,7 @@ fn ping_of_every_size(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ipv6(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn ipv6(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
     bench.peer(&format!(
@@ -197,7 +197,7 @@ fn dhcp_server<'a>(bench: &'a Bench<'a>) -> Result<DhcpServer<'a>, Failure> {
     Ok(DhcpServer(bench))
 }
 
-fn dhcp_gives_an_address(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn dhcp_gives_an_address(bench: &Bench<'_>) -> Result<(), Failure> {
     let _server = dhcp_server(bench)?;
     let guest = bench.guest("http")?;
     let http = bench.start(guest.vif(&bench.mac()))?;
@@ -223,7 +223,7 @@ fn names_are_resolved(bench: &Bench<'_>) -> Result<(), Failure> {
     outcome
 }
 
-fn two_interfaces(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn two_interfaces(bench: &Bench<'_>) -> Result<(), Failure> {
     let guest = bench.server("probe", "net1.ipv4=10.0.0.230/24 -- interfaces")?;
     let probe = bench.start(guest.vif("00:16:3e:00:ff:01"))?;
     let console = probe.ends_with(0)?;
@@ -233,7 +233,7 @@ fn two_interfaces(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn a_storm_of_events_does_not_stop_the_serving(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn a_storm_of_events_does_not_stop_the_serving(bench: &Bench<'_>) -> Result<(), Failure> {
     let (echo, port) = bench.start_with_rogue_vif(bench.server("echo", "")?)?;
     echo.says("listening")?;
     let id = bench.host.domain(&echo.name)?.map_or(0, |domain| domain.id);

@@ -1,0 +1,101 @@
+//! The same images as PV guests.
+
+use super::{Bench, Failure, Test, boot, ensure, input, life, network};
+
+/// Tests of the other modules, with PV guests instead of PVH guests.
+macro_rules! as_pv {
+    ($($module:ident::$test:ident),* $(,)?) => {
+        [$((concat!("pv::", stringify!($test)), |bench: &Bench<'_>| $module::$test(&bench.with_pv_guests()))),*]
+    };
+}
+
+pub(super) const TESTS: &[Test] = &[
+    ("pv::one_image_boots_as_both", one_image_boots_as_both),
+    ("pv::hello_runs_in_4_mib", hello_runs_in_4_mib),
+    (
+        "pv::a_stack_overflow_is_reported_by_xen",
+        a_stack_overflow_is_reported_by_xen,
+    ),
+];
+
+pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
+    boot::one_virtual_cpu_of_several_is_used,
+    boot::an_error_is_the_exit_status,
+    boot::a_panic_is_reported_and_crashes,
+    boot::a_backtrace_leads_to_the_source,
+    boot::page_zero_is_not_mapped,
+    boot::text_cannot_be_written,
+    boot::data_cannot_be_executed,
+    boot::memory_that_runs_out_is_reported,
+    boot::all_of_the_memory_is_used,
+    boot::the_console_takes_input,
+    boot::a_flooded_console_loses_but_never_stops,
+    network::http_in_8_mib_serves_its_page_and_statistics,
+    network::http_in_4_mib,
+    network::ten_thousand_requests_on_new_connections,
+    network::ten_thousand_requests_on_kept_connections,
+    network::echo_moves_64_mib_both_ways,
+    network::udp_echo,
+    network::ping_of_every_size,
+    network::ipv6,
+    network::dhcp_gives_an_address,
+    network::two_interfaces,
+    network::a_storm_of_events_does_not_stop_the_serving,
+    life::shutdown_is_a_clean_power_off,
+    life::reboot_boots_again,
+    life::an_idle_guest_uses_no_time,
+    life::pause_and_unpause,
+    input::a_backend_that_never_connects,
+];
+
+/// One file, started twice, side by side.
+fn one_image_boots_as_both(bench: &Bench<'_>) -> Result<(), Failure> {
+    let pvh = bench.start(bench.server("http", "")?)?;
+    let pv = bench.start(bench.server("http", "")?.pv())?;
+    let elf = |name: &str| {
+        bench.dom0(&format!(
+            "sha256sum < $(sed -n 's/^kernel = \"\\(.*\\)\"/\\1/p' /guests/{name}.cfg)"
+        ))
+    };
+    ensure!(elf(&pvh.name)? == elf(&pv.name)?, "two images");
+    for (guest, kind) in [(&pvh, "pvh"), (&pv, "pv")] {
+        guest.says("listening")?;
+        let page = bench.dom0(&format!("curl -sS --fail http://{}/", guest.v4))?;
+        ensure!(page.contains("Fata"), "that is not the page:\n{page}");
+        // As Xen's toolstack has it, not as we asked.
+        let json = bench.dom0(&format!("xl list -l {}", guest.name))?;
+        ensure!(json.contains(&format!("\"type\": \"{kind}\"")), "not {kind}:\n{json}");
+    }
+    Ok(())
+}
+
+fn hello_runs_in_4_mib(bench: &Bench<'_>) -> Result<(), Failure> {
+    let hello = bench
+        .guest("hello")?
+        .pv()
+        .memory_mib(4)
+        .arguments("hostname=tiny -- one 'two three'");
+    let console = bench.start(hello)?.ends_with(0)?;
+    for text in ["tiny", "one", "two three"] {
+        ensure!(console.contains(text), "`{text}` is missing:\n{console}");
+    }
+    Ok(())
+}
+
+/// Xen delivers an exception on the stack that the guest runs on. Where there is none left it ends the domain.
+fn a_stack_overflow_is_reported_by_xen(bench: &Bench<'_>) -> Result<(), Failure> {
+    let console = boot::crash(&bench.with_pv_guests(), "overflow")?;
+    ensure!(!console.contains("survived"), "it went on:\n{console}");
+    // (XEN) RIP:    e033:[<000000000011cd5f>]
+    let xen = bench.host.xen_console();
+    let rip = xen
+        .rsplit_once("RIP:    e033:[<")
+        .and_then(|(_, rest)| rest.split_once(">]"));
+    let rip = rip.and_then(|(rip, _)| u64::from_str_radix(rip, 16).ok());
+    let names = boot::sources(bench, rip.into_iter())?;
+    ensure!(
+        names.iter().any(|file| file.ends_with("probe/src/faults.rs")),
+        "the source is not {names:?}:\n{xen}"
+    );
+    Ok(())
+}
