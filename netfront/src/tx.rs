@@ -27,8 +27,8 @@ pub enum TxChecksum {
 pub struct TxMeta {
     /// Whether the checksum is complete.
     pub checksum: TxChecksum,
-    /// The segments of which it is made, if it is more than one. Its checksum must be blank then, and the backend must
-    /// [take such frames](crate::Segmentation).
+    /// The segments of which it is made, if it is more than one. Its checksum must be blank then. Not told to a backend that
+    /// [takes no such frames](crate::Segmentation).
     pub gso: Option<Gso>,
 }
 
@@ -98,6 +98,8 @@ impl<H: Hypervisor> Tx<H> {
     /// If `len` is more than the longest frame.
     #[allow(clippy::indexing_slicing, reason = "documented: the length is the caller's own")]
     pub(crate) fn send<R>(&mut self, counters: &Counters, len: usize, f: impl FnOnce(&mut [u8]) -> (R, TxMeta)) -> R {
+        // Without buffers for them there are no slots for their extras either.
+        let takes_segments = self.segments.is_some();
         let (pool, first_id) = match &mut self.segments {
             Some(pool) if len > self.frames.longest() => (pool, self.frames.ids()),
             _ => (&mut self.frames, 0),
@@ -114,8 +116,8 @@ impl<H: Hypervisor> Tx<H> {
             TxChecksum::Complete => TxFlags::empty(),
             TxChecksum::Blank => TxFlags::CSUM_BLANK | TxFlags::DATA_VALIDATED,
         };
-        flags.set(TxFlags::EXTRA_INFO, meta.gso.is_some());
-        let mut extra = meta.gso.map(ExtraInfo::gso);
+        let mut extra = meta.gso.filter(|_| takes_segments).map(ExtraInfo::gso);
+        flags.set(TxFlags::EXTRA_INFO, extra.is_some());
         for slot in pool.send(buffer, len) {
             flags.set(TxFlags::MORE_DATA, slot.piece.more);
             let request = TxRequest {
