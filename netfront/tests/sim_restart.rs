@@ -2,9 +2,15 @@
 
 mod common;
 
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
 use common::{Device, Guest, Mode, SECOND, frame};
-use fata_netfront::Options;
-use fata_sim::Sim;
+use fata_hypercall::GrantRef;
+use fata_netfront::{Error, Options};
+use fata_sim::{Access, Sim};
+
+const RSP_PROD: usize = 8;
 
 /// The new driver sees us leave the old one, takes that for the end of its own connection, and closes. Both are closed then,
 /// and it is for us to begin again.
@@ -59,4 +65,56 @@ fn a_response_of_which_nobody_could_tell() {
     device.set(&sim, "state", "4");
     sim.run_until(|| guest.seen.borrow().len() == 1, SECOND);
     assert_eq!(guest.vif.stats().connections, 1, "the connection is the same one");
+}
+
+/// A backend that breaks the protocol while we learn that it has said Connected once more: the news come first at times, and
+/// do not bring the link up again. The store's answers come a little later at each round.
+#[test]
+fn a_fault_is_not_forgiven_by_a_new_start() {
+    for delay in 1..50 {
+        let sim = Sim::new(delay);
+        let domain = sim.domain("guest");
+        let device = Device::add(&sim, &domain);
+        let guest = Guest::boot(&sim, &domain, Options::default());
+        guest.mode.set(Mode::Ignore);
+        let backend = device.connect(&sim, &guest);
+        backend.rx.page().shared().store_u32(RSP_PROD, 1000, SeqCst);
+        device.set(&sim, "state", "4");
+        sim.run_for(Duration::from_micros(delay));
+        assert!(guest.vif.receive().is_none());
+        assert!(matches!(guest.vif.problem(), Some(Error::Fault(_))));
+        sim.run_until(|| device.front_state(&sim) == "5", SECOND);
+        assert_eq!(guest.vif.stats().connections, 1, "{delay} us");
+    }
+}
+
+/// Pages that a backend had not let go are tried again each second until they are back; then nothing runs.
+#[test]
+fn an_empty_quarantine_costs_nothing() {
+    let sim = Sim::new(4);
+    let domain = sim.domain("guest");
+    let device = Device::add(&sim, &domain);
+    let guest = Guest::boot(&sim, &domain, Options::default());
+    guest.mode.set(Mode::Keep);
+    let turns = |keep: bool| {
+        let mut backend = device.connect(&sim, &guest);
+        let request = backend.rx.pop().unwrap().unwrap();
+        let (dom0, gref) = (&backend.dom0, GrantRef(request.gref));
+        let kept = keep.then(|| dom0.map_grant(backend.guest, gref, Access::Write).unwrap());
+        backend.let_go();
+        device.set(&sim, "state", "6");
+        sim.run_for(SECOND / 10);
+        assert_eq!(guest.table.stats().quarantined, usize::from(keep));
+        drop(kept);
+        guest.assert_nothing_shared(&sim);
+        let before = domain.activity().turns;
+        sim.run_for(60 * SECOND);
+        domain.activity().turns - before
+    };
+    let never_used = turns(false);
+    let empty_again = turns(true);
+    assert!(
+        empty_again < never_used + 10,
+        "{empty_again} turns, and not {never_used}"
+    );
 }
