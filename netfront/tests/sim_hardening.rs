@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll, Wake, Waker};
 
-use common::{Backend, Device, Guest, Mode, SECOND, frame};
+use common::{Device, Guest, Mode, SECOND, connected, few, frame, send};
 use fata_events::xen::XenLoop;
 use fata_grant::Table;
 use fata_hypercall::abi::grant_table::EntryV1;
@@ -26,35 +26,6 @@ use fata_xenstore::Store;
 
 const REQ_PROD: usize = 0;
 const RSP_PROD: usize = 8;
-
-fn connected(seed: u64, options: Options) -> (Sim, Guest, Device, Backend) {
-    let sim = Sim::new(seed);
-    let domain = sim.domain("guest");
-    let device = Device::add(&sim, &domain);
-    let guest = Guest::boot(&sim, &domain, options);
-    let backend = device.connect(&sim, &guest);
-    guest.mode.set(Mode::Ignore);
-    sim.run_for(SECOND);
-    (sim, guest, device, backend)
-}
-
-fn few() -> Options {
-    Options {
-        tx_buffers: 4,
-        rx_buffers: 20,
-        ..Options::default()
-    }
-}
-
-/// Queues a frame of so many bytes.
-fn send(guest: &Guest, len: usize, seed: u8) -> bool {
-    let Some(room) = guest.vif.transmit() else { return false };
-    room.consume(len, |bytes| {
-        common::fill(bytes, seed);
-        ((), TxMeta::default())
-    });
-    true
-}
 
 /// Rule 10, MX 99520b2: all slots of a frame become visible in one store, and frames do not interleave.
 #[test]

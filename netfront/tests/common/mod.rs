@@ -429,3 +429,34 @@ impl Backend {
         self.dom0.evtchn_close(self.port).unwrap();
     }
 }
+
+/// A guest that does nothing by itself, and is connected.
+pub fn connected(seed: u64, options: Options) -> (Sim, Guest, Device, Backend) {
+    let sim = Sim::new(seed);
+    let domain = sim.domain("guest");
+    let device = Device::add(&sim, &domain);
+    let guest = Guest::boot(&sim, &domain, options);
+    let backend = device.connect(&sim, &guest);
+    guest.mode.set(Mode::Ignore);
+    sim.run_for(SECOND);
+    (sim, guest, device, backend)
+}
+
+/// As few buffers as there can be, about.
+pub fn few() -> Options {
+    Options {
+        tx_buffers: 4,
+        rx_buffers: 20,
+        ..Options::default()
+    }
+}
+
+/// Queues a frame of so many bytes; `false` if there is no room.
+pub fn send(guest: &Guest, len: usize, seed: u8) -> bool {
+    let Some(room) = guest.vif.transmit() else { return false };
+    room.consume(len, |bytes| {
+        fill(bytes, seed);
+        ((), TxMeta::default())
+    });
+    true
+}
