@@ -312,6 +312,24 @@ proptest! {
 }
 
 #[test]
+fn half_a_page_is_enough_for_what_fits_it() {
+    for (longest, stride, pages) in [
+        (14, 2048, 2),
+        (2048, 2048, 2),
+        (2049, 4096, 3),
+        (4096, 4096, 3),
+        (4097, 8192, 6),
+    ] {
+        let layout = Layout::new(longest, 3, 256);
+        assert_eq!(
+            (layout.stride, layout.count, layout.pages()),
+            (stride, 3, pages),
+            "{longest} bytes"
+        );
+    }
+}
+
+#[test]
 fn keys_are_those_of_netif_h() {
     assert_eq!(
         keys(GrantRef(8), GrantRef(9), Port(7)),

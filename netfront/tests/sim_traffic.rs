@@ -7,11 +7,14 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use common::{Guest, Mode, SECOND, frame};
+use fata_events::xen::XenLoop;
+use fata_grant::Table;
 use fata_hypercall::{Errno, PAGE_SIZE};
-use fata_netfront::{Error, Options, RxChecksum, mac_name};
+use fata_netfront::{Error, Options, RxChecksum, Vif, mac_name};
 use fata_sim::netback::{Behaviour, Checksums, Fill};
 use fata_sim::wire::{Checksum, Gso, GsoKind, Packet};
 use fata_sim::{Call, Next, Sim, VifConfig};
+use fata_xenstore::Store;
 use fata_xenstore::xenbus::State;
 
 /// A host on the bridge: sends what it is given, keeps what it gets.
@@ -85,6 +88,7 @@ fn rule_73_connects_carries_frames_and_leaves_nothing() {
         guest.wait_up(sim);
         let identity = guest.vif.identity().unwrap();
         assert_eq!((identity.mac, identity.mtu), ([0, 0x16, 0x3e, 0, 1, 0], 1500));
+        assert_eq!(guest.vif.mac(), Some(identity.mac));
         assert_eq!(mac_name(identity.mac), "enx00163e000100");
         assert!(identity.offload.ipv4 && identity.offload.ipv6);
         assert_eq!(guest.vif.problem(), None);
@@ -364,6 +368,16 @@ fn rule_74_no_such_interface_is_said_at_once() {
     let guest = Guest::boot(&sim, &domain, Options::default());
     assert_eq!(guest.wait_end(&sim), Err(Error::NoDevice));
     guest.assert_no_leaks(&sim);
+}
+
+#[test]
+fn an_interface_knows_its_number() {
+    let domain = Sim::new(1).domain("guest");
+    let xen = XenLoop::new(domain.clone());
+    let store = Store::new(domain.clone(), xen.ports(), xen.handle()).unwrap();
+    let (table, ports) = (Table::new(domain), xen.ports().clone());
+    let vif = Vif::new(table, ports, store.client().clone(), 7, Options::default());
+    assert_eq!(vif.index(), 7);
 }
 
 #[test]
