@@ -10,9 +10,8 @@ use std::sync::atomic::Ordering;
 use common::Rig;
 use fata_events::JoinHandle;
 use fata_hypercall::{DomId, Errno};
-use fata_xenstore::control::{Control, Request};
-use fata_xenstore::xenbus::{Frontend, Limits, State, Step, devices};
-use fata_xenstore::{Client, Error};
+use fata_xenstore::Error;
+use fata_xenstore::xenbus::{Frontend, Limits, State, Step};
 
 const FRONT: &str = "device/vif/0";
 const BACK: &str = "/local/domain/0/backend/vif/5/0";
@@ -577,32 +576,6 @@ fn nodes_that_make_no_sense_are_an_error_rule_69() {
 }
 
 #[test]
-fn devices_are_listed_in_order() {
-    let mut rig = Rig::new();
-    let list = |client: Client| async move { devices(&client, "vif").await };
-    let client = rig.client();
-    assert_eq!(rig.run(list(client)), Ok(vec![]));
-    for id in ["10", "2", "0", "junk", "4294967296"] {
-        rig.server.set(&format!("device/vif/{id}/state"), "1");
-    }
-    let client = rig.client();
-    assert_eq!(rig.run(list(client)), Ok(vec![0, 2, 10]));
-}
-
-#[test]
-fn a_directory_of_devices_may_be_missing_but_not_forbidden() {
-    let mut rig = Rig::new();
-    rig.server.automatic = false;
-    let store = rig.client();
-    let listing = rig.handle().spawn(async move { devices(&store, "vif").await });
-    rig.settle();
-    let letter = rig.server.inbox.pop_front().unwrap();
-    rig.server
-        .reply(&letter, &fata_xenstore::wire::Reply::Error(Errno::EACCES));
-    assert_eq!(rig.finish(listing), Err(Error::Refused(Errno::EACCES)));
-}
-
-#[test]
 fn waiting_for_a_backend_ends_with_it_and_with_the_limit_rule_76() {
     let second = Duration::from_secs(1);
     for (state, expected) in [
@@ -641,58 +614,6 @@ fn domain_identity_comes_with_the_device() {
     );
     assert_eq!(frontend.backend_key("mac"), format!("{OTHER}/mac"));
     assert_eq!(frontend.key("mac"), "device/vif/0/mac");
-}
-
-#[test]
-fn shutdown_requests_are_taken_once() {
-    let mut rig = Rig::new();
-    let store = rig.client();
-    let seen = Rc::new(RefCell::new(Vec::new()));
-    let log = Rc::clone(&seen);
-    let task = rig.handle().spawn(async move {
-        let mut control = Control::new(&store)?;
-        loop {
-            let request = control.next().await?;
-            log.borrow_mut().push(request);
-        }
-        #[expect(unreachable_code, reason = "it gives the block its type")]
-        Ok::<(), Error>(())
-    });
-    rig.settle();
-    assert_eq!(rig.server.get("control/feature-poweroff"), Some("1"));
-    assert_eq!(rig.server.get("control/feature-reboot"), Some("1"));
-    for wish in ["poweroff", "halt", "reboot", "suspend", "crash", "dance", ""] {
-        rig.server.set("control/shutdown", wish);
-        rig.settle();
-        let left = match wish {
-            "poweroff" | "halt" | "reboot" => "", // acknowledged
-            other => other,
-        };
-        assert_eq!(rig.server.get("control/shutdown"), Some(left));
-    }
-    let expected = [
-        Request::PowerOff,
-        Request::Halt,
-        Request::Reboot,
-        Request::Suspend,
-        Request::Crash,
-        Request::Other,
-    ];
-    assert_eq!(*seen.borrow(), expected);
-    drop(task);
-}
-
-#[test]
-fn a_toolstack_that_forbids_things_is_put_up_with() {
-    let mut rig = Rig::new();
-    for path in ["control/feature-poweroff", "control/feature-reboot"] {
-        rig.server.refuse.insert(path.into(), Errno::EACCES);
-    }
-    let store = rig.client();
-    let task = rig.handle().spawn(async move { Control::new(&store)?.next().await });
-    rig.settle();
-    rig.server.set("control/shutdown", "reboot");
-    assert_eq!(rig.finish(task), Ok(Request::Reboot));
 }
 
 /// A device with two steps, as a disk is.
