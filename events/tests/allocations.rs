@@ -1,37 +1,16 @@
 //! Waking allocates nothing: room for every task's place in the queue was made when the task was. Nor does waiting, once
 //! there have been as many who wait.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/counting.rs"]
+mod counting;
+
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use counting::allocations;
 use fata_events::{Executor, ManualClock, Signal};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: it is the system's allocator, and a count.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn waking_a_thousand_tasks_allocates_nothing() {
@@ -47,9 +26,9 @@ fn waking_a_thousand_tasks_allocates_nothing() {
             .detach();
         executor.run_until_idle(); // so that the queue was never longer than one
     }
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     signals.iter().for_each(Signal::raise);
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations() - before, 0);
     executor.run_until_idle();
     assert_eq!(executor.stats().tasks, 0);
 }
@@ -62,7 +41,7 @@ fn rule_59_a_dropped_wait_gives_its_place_back() {
         assert!(pin!(signal.after(0)).poll(&mut context).is_pending());
     };
     wait();
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     (0..1000).for_each(|_| wait());
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations() - before, 0);
 }

@@ -1,36 +1,13 @@
 //! What happens for every packet allocates nothing.
 
 mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../events/tests/common/counting.rs"]
+mod counting;
 
 use common::Machine;
+use counting::allocations;
 use fata_grant::{FrontRing, ReadWrite, Table};
 use fata_hypercall::DomId;
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: it is the system's allocator, and a count.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn reclaim_push_and_pop_allocate_nothing() {
@@ -39,7 +16,7 @@ fn reclaim_push_and_pop_allocate_nothing() {
     let mut pool = table.share_zeroed(8, DomId::DOM0, ReadWrite).unwrap();
     let page = table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
     let mut ring = FrontRing::<_, u64, u64>::new(page);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     for i in 0..1000 {
         pool.reclaim(i % 8).unwrap()[0] = 1;
         pool.regrant(i % 8);
@@ -47,7 +24,7 @@ fn reclaim_push_and_pop_allocate_nothing() {
         let _ = ring.publish();
         let _ = ring.pop().unwrap();
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations() - before, 0);
 }
 
 /// However many there were: what comes back finds its place. And what has come back leaves no room behind that grows.
@@ -58,15 +35,15 @@ fn giving_back_allocates_nothing_and_leaves_nothing() {
     let share = || table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
     let runs: Vec<_> = (0..1200).map(|_| share()).collect();
     assert!(table.stats().frames > 2);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     for run in runs {
         drop(run.revoke().unwrap());
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations() - before, 0);
     let mut cost = (0..5000).map(|_| {
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         drop(share().revoke().unwrap());
-        ALLOCATIONS.get() - before
+        allocations() - before
     });
     let first = cost.next();
     assert!(cost.all(|cost| Some(cost) == first));
@@ -82,14 +59,10 @@ fn a_violation_allocates_nothing() {
     for run in &runs {
         machine.map(run.reference(2), 8);
     }
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     for run in runs {
         assert!(run.revoke().is_err());
     }
-    assert_eq!(
-        ALLOCATIONS.get() - before,
-        0,
-        "room in quarantine is kept for every run"
-    );
+    assert_eq!(allocations() - before, 0, "room in quarantine is kept for every run");
     assert_eq!(table.stats().quarantined, 20);
 }

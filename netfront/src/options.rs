@@ -27,8 +27,9 @@ impl Options {
     /// As many as take half of the slots in the ring.
     pub const MAX_SEGMENT_BUFFERS: u16 = 8;
 
-    /// Options for a guest with this many bytes of memory for its heap. What it shares with the backend is 384 KiB in the
-    /// smallest, a tenth of its memory from 4 MiB on, and 1.6 MiB at the most.
+    /// Options for a guest with this many bytes of memory for its heap and one interface; with several, for an equal part of
+    /// it. What is shared with the backend is 384 KiB in the smallest, a tenth of the memory from 4 MiB on, and 1.6 MiB at
+    /// the most.
     ///
     /// ```
     /// use fata_netfront::Options;

@@ -92,10 +92,13 @@ impl<H: Hypervisor> XenPort<H> {
         // On its way while the devices are looked for.
         let name = store.read_string("name");
         #[cfg(feature = "net")]
-        for index in xenbus::devices(store, "vif").await? {
-            let options = Options::for_memory((self.memory)().free());
-            let vif = VifInterface::start(&self.table, &self.ports, store, handle, index, options);
-            self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
+        {
+            let indices = xenbus::devices(store, "vif").await?;
+            let options = Options::for_memory((self.memory)().free() / indices.len().max(1));
+            for index in indices {
+                let vif = VifInterface::start(&self.table, &self.ports, store, handle, index, options);
+                self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
+            }
         }
         if let Ok(name) = name.await {
             let _ = self.name.set(name);
