@@ -1,15 +1,16 @@
 //! TCP between two stacks.
 
+mod echo;
 mod world;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use echo::serve_echo;
 use embedded_io_async::{Read, Write};
 use fata_net::pair::Faults;
 use fata_net::{ChecksumOffload, Error, Limits, ListenOptions, Stack, TcpOptions};
-use world::echo::serve_echo;
 use world::{OURS, OURS6, THEIRS, World, at, pattern};
 
 #[test]

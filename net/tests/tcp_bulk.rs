@@ -1,11 +1,34 @@
 //! Much data over one connection.
 
+mod echo;
 mod world;
 
+use std::net::SocketAddr;
+
+use echo::serve_echo;
+use embedded_io_async::{Read, Write};
 use fata_net::pair::Faults;
-use fata_net::{ChecksumOffload, Limits, SegmentationOffload};
-use world::echo::{exchange, serve_echo};
-use world::{OURS, OURS6, THEIRS, World, at};
+use fata_net::{ChecksumOffload, Limits, SegmentationOffload, Stack};
+use world::{OURS, OURS6, THEIRS, World, at, pattern};
+
+/// Sends `len` bytes and gets them back.
+async fn exchange(stack: Stack, to: SocketAddr, len: usize) {
+    let mut stream = stack.connect(to).await.unwrap();
+    let sent = pattern(len);
+    let mut got = vec![0; len];
+    {
+        let (mut reader, mut writer) = stream.split();
+        let write = async {
+            writer.write_all(&sent).await.unwrap();
+        };
+        let read = async {
+            reader.read_exact(&mut got).await.unwrap();
+        };
+        fata_events::join::join(write, read).await;
+    }
+    assert!(got == sent, "the echo differs");
+    stream.close().await.unwrap();
+}
 
 #[test]
 fn megabytes_come_back() {

@@ -1,7 +1,6 @@
 //! What the tests share: a loop with a clock turned by hand, stacks on a wire, and a peer made of bare frames.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-pub(crate) mod echo;
 pub(crate) mod peer;
 
 use std::cell::RefCell;
