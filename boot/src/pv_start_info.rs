@@ -70,12 +70,6 @@ impl<'a> StartInfo<'a> {
         self.raw.pt_base..self.tables_end
     }
 
-    /// Machine frame of the shared-info page.
-    #[must_use]
-    pub const fn shared_info(&self) -> Gfn {
-        Gfn(self.raw.shared_info / PAGE)
-    }
-
     /// Machine frame and port of the console ring.
     #[must_use]
     pub fn console(&self) -> Option<(Gfn, Port)> {
@@ -138,7 +132,6 @@ mod tests {
         assert_eq!(info.pages(), 2048);
         assert_eq!(info.frame_list(), 0x14_0000..0x14_4000);
         assert_eq!(info.tables(), 0x14_7000..0x14_c000);
-        assert_eq!(info.shared_info(), Gfn(0x7b));
         assert_eq!(info.console(), Some((Gfn(0x3_1233), Port(2))));
         assert_eq!(info.store(), Some((Gfn(0x3_1234), Port(1))));
         assert_eq!(info.command_line(), b"a=b -- c");

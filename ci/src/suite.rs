@@ -11,6 +11,7 @@ mod life;
 mod measure;
 mod network;
 mod pv;
+mod suspend;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -78,6 +79,7 @@ fn tests() -> impl Iterator<Item = Test> {
         network::TESTS,
         life::TESTS,
         input::TESTS,
+        suspend::TESTS,
         pv::TESTS,
         pv::TESTS_OF_BOTH,
         measure::TESTS,

@@ -54,7 +54,7 @@ pub struct Console<H: Hypervisor>(Rc<Shared<H>>);
 struct Shared<H: Hypervisor> {
     hv: H,
     /// `None` if the domain has no console ring.
-    channel: Option<Channel<H>>,
+    channel: RefCell<Option<Rc<Channel<H>>>>,
     state: RefCell<State>,
     /// There is something for [`Console::run`] to do.
     work: Signal,
@@ -74,6 +74,10 @@ struct State {
 }
 
 impl<H: Hypervisor> Shared<H> {
+    fn channel(&self) -> Option<Rc<Channel<H>>> {
+        self.channel.borrow().clone()
+    }
+
     /// Goes on without the ring, which the peer broke.
     #[cold]
     fn close(&self, mut state: RefMut<'_, State>) {
@@ -103,14 +107,7 @@ impl<H: Hypervisor> Console<H> {
     /// Takes up the domain's console. Without one, or if its ring makes no sense, output goes to Xen's log.
     #[must_use]
     pub fn new(hv: H, ports: &Ports<H>) -> Self {
-        let found = hv.console_ring().and_then(|service| {
-            let ring = ByteRing::attach(ByteLayout::CONSOLE, service.page).ok()?;
-            Some((ring, ports.adopt(service.port).ok()?))
-        });
-        if found.is_none() && hv.console_ring().is_some() {
-            hv.console_io(b"console: the ring is unusable; output goes to Xen's log\n");
-        }
-        let (ring, channel) = found.unzip();
+        let (ring, channel) = attach(&hv, ports).unzip();
         let state = State {
             ring,
             output: Output::new(),
@@ -119,13 +116,26 @@ impl<H: Hypervisor> Console<H> {
         };
         Self(Rc::new(Shared {
             hv,
-            channel,
+            channel: RefCell::new(channel),
             state: RefCell::new(state),
             work: Signal::new(),
             closed: Signal::new(),
             read_at: Cell::new(0),
             notifications: Cell::new(0),
         }))
+    }
+
+    /// Goes on in a new Xen domain ([`Suspended::Restored`](fata_hypercall::Suspended::Restored)): takes up its console, after
+    /// [`Ports::resume`]. What the daemon had not taken before is lost, or not, as the toolstack likes: it may have emptied
+    /// the ring.
+    pub fn resume(&self, ports: &Ports<H>) {
+        let shared = &*self.0;
+        let (ring, channel) = attach(&shared.hv, ports).unzip();
+        shared.channel.replace(channel);
+        if let Ok(mut state) = shared.state.try_borrow_mut() {
+            state.ring = ring;
+        }
+        shared.work.raise();
     }
 
     /// Writes text. LF becomes CR LF. It never blocks and never fails: see the crate's page for what happens to text
@@ -161,9 +171,8 @@ impl<H: Hypervisor> Console<H> {
     /// The console's life: notifies the daemon once for each burst of output, and moves the backlog into the ring as
     /// the daemon makes room. Ends when there is no ring, or none any more.
     pub async fn run(self) {
-        let Some(channel) = &self.0.channel else { return };
         let mut woken = false;
-        loop {
+        while let Some(channel) = self.0.channel() {
             let (events, work, closed) = (channel.count(), self.0.work.count(), self.0.closed.count());
             let Ok((waiting, moved)) = self.with_ring(|state, ring| {
                 let before = state.output.backlog();
@@ -203,8 +212,8 @@ impl<H: Hypervisor> Console<H> {
     }
 
     fn poll_read(&self, to: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
-        let channel = self.0.channel.as_ref().ok_or(Error::Closed)?;
         loop {
+            let channel = self.0.channel().ok_or(Error::Closed)?;
             let (events, closed) = (channel.count(), self.0.closed.count());
             let count = self.try_read(to)?;
             if self.0.read_at.replace(events) != events {
@@ -277,7 +286,7 @@ impl<H: Hypervisor> Console<H> {
     /// It sleeps in `SCHEDOP_poll` between looks, and gives up early on a daemon that only pretends to work. From
     /// inside a task, write and go on instead: this one stops the whole loop.
     pub fn flush(&self, clock: &PvClock<H>, limit: Duration) -> bool {
-        let Some(channel) = &self.0.channel else { return true };
+        let Some(channel) = self.0.channel() else { return true };
         let deadline = clock.now() + limit;
         let mut left_before = usize::MAX;
         let mut vain = 0;
@@ -365,11 +374,22 @@ impl<H: Hypervisor> Console<H> {
     }
 
     fn notify(&self) {
-        if let Some(channel) = &self.0.channel {
+        if let Some(channel) = self.0.channel() {
             self.0.notifications.set(self.0.notifications.get() + 1);
             channel.notify();
         }
     }
+}
+
+/// The domain's console ring and its port, if they can be used.
+fn attach<H: Hypervisor>(hv: &H, ports: &Ports<H>) -> Option<(ByteRing, Rc<Channel<H>>)> {
+    let service = hv.console_ring()?;
+    let ring = ByteRing::attach(ByteLayout::CONSOLE, service.page).ok();
+    let found = ring.zip(ports.adopt(service.port).ok());
+    if found.is_none() {
+        hv.console_io(b"console: the ring is unusable; output goes to Xen's log\n");
+    }
+    found.map(|(ring, channel)| (ring, Rc::new(channel)))
 }
 
 impl<H: Hypervisor> fmt::Write for Console<H> {

@@ -16,6 +16,8 @@ use fata_net::Stack;
 
 use crate::args::Args;
 use crate::console::Console;
+#[cfg(feature = "suspend")]
+use crate::lifecycle::{self, Lifecycle};
 #[cfg(feature = "net")]
 use crate::network::{self, Network};
 use crate::port::Port;
@@ -36,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) handle: Handle,
     pub(crate) port: Rc<dyn Port>,
     pub(crate) shutdown: Shutdown,
+    #[cfg(feature = "suspend")]
+    pub(crate) lifecycle: lifecycle::State,
     #[cfg(feature = "net")]
     pub(crate) networks: RefCell<Vec<Network>>,
     /// Made when somebody asks for it, so that a program that never does has no cipher in its image.
@@ -53,6 +57,8 @@ impl Env {
             handle,
             port,
             shutdown: Shutdown::default(),
+            #[cfg(feature = "suspend")]
+            lifecycle: lifecycle::State::default(),
             #[cfg(feature = "net")]
             networks: RefCell::default(),
             random: OnceCell::new(),
@@ -207,6 +213,13 @@ impl Env {
     /// at once.
     pub fn shutdown_requested(&self) -> impl Future<Output = ShutdownRequest> {
         self.0.shutdown.heed()
+    }
+
+    /// What happens to the machine from now on: it is suspended, and goes on, perhaps elsewhere.
+    #[cfg(feature = "suspend")]
+    #[must_use]
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.0.lifecycle.subscribe(self.clone())
     }
 
     /// For the port: where it notes a request.

@@ -73,6 +73,8 @@ mod console;
 mod device;
 mod env;
 mod exit;
+#[cfg(feature = "suspend")]
+mod lifecycle;
 mod log_line;
 mod logger;
 #[cfg(feature = "net")]
@@ -91,6 +93,8 @@ pub use fata_events::{Cancelled, Instant, JoinHandle, Sleep, TimedOut, Timeout};
 pub use fata_macros::main;
 #[cfg(feature = "net")]
 pub use fata_net as net;
+#[cfg(feature = "suspend")]
+pub use lifecycle::{Event as LifecycleEvent, Hold, Lifecycle};
 pub use logger::Logger;
 #[cfg(feature = "net")]
 pub use network::Error as NetworkError;

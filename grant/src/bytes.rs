@@ -116,6 +116,17 @@ impl ByteRing {
         Ok(ring)
     }
 
+    /// Leaves unread what the peer has written so far.
+    ///
+    /// # Errors
+    /// As [`readable`](Self::readable).
+    pub fn skip(&mut self, page: &SharedPage) -> Result<(), RingError> {
+        let there = self.readable(page)?;
+        self.consumed = self.consumed.wrapping_add(there as u32);
+        page.store_u32(self.layout.input.cons, self.consumed, Ordering::Release);
+        Ok(())
+    }
+
     /// How many bytes can be written now.
     ///
     /// # Errors

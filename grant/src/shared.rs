@@ -65,6 +65,8 @@ pub struct Shared<H: Hypervisor, A: Access> {
     entries: Vec<NonNull<EntryV1>>,
     /// `None` only once revoked, inside `revoke` and `drop`.
     pages: Option<Pages<H>>,
+    /// The table's, when the pages were shared.
+    generation: u32,
     peer: DomId,
     _access: A,
 }
@@ -79,6 +81,7 @@ impl<H: Hypervisor, A: Access> Shared<H, A> {
         access: A,
     ) -> Self {
         Self {
+            generation: table.0.generation.get(),
             table,
             first: pages.first(),
             references,
@@ -187,14 +190,16 @@ impl<H: Hypervisor> Shared<H, ReadWrite> {
         Ok(page.get_mut())
     }
 
-    /// Lets the peer reach a reclaimed page again, under the same reference: one store.
+    /// Lets the peer reach a reclaimed page again, under the same reference: one store. After the domain was
+    /// [restored](Table::resume) it does nothing, for that peer does not exist any more.
     ///
     /// # Panics
     /// If there is no such page.
     pub fn regrant(&mut self, index: usize) {
         let entry = self.entry(index);
-        // Domain and frame are still in the entry. Release: our last use of the bytes comes before the permission.
-        if entry.flags.load(Ordering::Relaxed) == 0 {
+        // Domain and frame are still in the entry, unless Xen has emptied the table. Release: our last use of the bytes comes
+        // before the permission.
+        if entry.flags.load(Ordering::Relaxed) == 0 && self.generation == self.table.0.generation.get() {
             entry.flags.store(ReadWrite::FLAGS.bits(), Ordering::Release);
         }
     }

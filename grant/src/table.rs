@@ -42,9 +42,9 @@ pub struct Stats {
 ///
 /// A page that its peer still maps when it is revoked goes to *quarantine*: neither the page nor its reference is
 /// used again until [`retry_quarantine`](Self::retry_quarantine) has revoked it.
-pub struct Table<H: Hypervisor>(Rc<Inner<H>>);
+pub struct Table<H: Hypervisor>(pub(crate) Rc<Inner<H>>);
 
-struct Inner<H: Hypervisor> {
+pub(crate) struct Inner<H: Hypervisor> {
     hv: H,
     max_frames: u32,
     /// The table itself. Points into what `hv` handed out, which stays as long as `hv` does.
@@ -53,6 +53,8 @@ struct Inner<H: Hypervisor> {
     quarantine: RefCell<Quarantine<H>>,
     /// References that exist, less those that belong to the toolstack.
     total: Cell<usize>,
+    /// How often the domain was restored: what was shared before is not any more.
+    pub(crate) generation: Cell<u32>,
 }
 
 /// Room for what a shared run knows of each of its pages.
@@ -102,7 +104,18 @@ impl<H: Hypervisor> Table<H> {
                 held: Vec::new(),
             }),
             total: Cell::new(0),
+            generation: Cell::new(0),
         }))
+    }
+
+    /// Goes on in a new Xen domain ([`Suspended::Restored`](fata_hypercall::Suspended::Restored)), whose table is empty: no
+    /// peer reaches any page of ours.
+    ///
+    /// What is [`Shared`] stays so in these books, until its owner drops it: every entry is as if it had been revoked, and
+    /// none is granted again. The quarantine is over.
+    pub fn resume(&self) {
+        self.0.generation.set(self.0.generation.get().wrapping_add(1));
+        self.retry_quarantine();
     }
 
     /// The domain that the table belongs to.

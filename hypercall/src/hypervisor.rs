@@ -18,6 +18,16 @@ pub enum ShutdownReason {
     Crash = 3,
 }
 
+/// How a domain that had suspended itself goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspended {
+    /// Where it was: the toolstack only took a copy, or gave up. All is as before.
+    Cancelled,
+    /// In a new Xen domain, on this host or another (`xl restore`, `xl migrate`). Its memory and registers are what they
+    /// were; all that Xen and others kept for the old domain is gone, see [`Hypervisor::suspend`].
+    Restored,
+}
+
 /// Xen's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
@@ -115,6 +125,19 @@ pub unsafe trait Hypervisor: Clone + 'static {
 
     /// `SCHEDOP_shutdown`. On metal it does not come back.
     fn shutdown(&self, reason: ShutdownReason);
+
+    /// `SCHEDOP_shutdown` with `SHUTDOWN_suspend`: stands still until the toolstack lets the domain go on.
+    ///
+    /// After [`Suspended::Restored`] event channels are closed, but for new ones to console and xenstore, whose rings have
+    /// to be asked for again; the grant table is empty, with its pages where they were; masks, clocks and the wall clock in
+    /// [`shared_info`](Hypervisor::shared_info), which is where it was, are other ones; xenstore has forgotten watches and
+    /// transactions, and the domain may have another number.
+    ///
+    /// # Errors
+    /// Xen refuses to suspend the domain: all is as before. `ENOSYS` from what cannot do it at all, which is the default.
+    fn suspend(&self) -> Result<Suspended, Errno> {
+        Err(Errno::ENOSYS)
+    }
 
     // Grant table (xen/include/public/grant_table.h), version 1
 

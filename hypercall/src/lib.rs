@@ -35,7 +35,7 @@ mod time;
 pub mod metal;
 
 pub use errno::Errno;
-pub use hypervisor::{Hypervisor, ServiceRing, ShutdownReason, Version};
+pub use hypervisor::{Hypervisor, ServiceRing, ShutdownReason, Suspended, Version};
 pub use ids::{DomId, Gfn, GrantRef, Pfn, Port};
 pub use page::{PAGE_SIZE, SharedPage};
 pub use time::SystemTime;

@@ -29,7 +29,12 @@ impl<H: Hypervisor> Vif<H> {
         inner.fault.set(None);
         inner.stopping.set(false);
         let guard = DisconnectOnDrop(self);
-        let result = self.live().await;
+        let result = loop {
+            let result = self.live().await;
+            if !inner.resumed.take() {
+                break result;
+            }
+        };
         drop(guard);
         self.tend_quarantine();
         self.set_state(false, result.err());
@@ -64,6 +69,9 @@ impl<H: Hypervisor> Vif<H> {
                     self.attend(&mut frontend)
                 }
             };
+            if inner.resumed.get() {
+                return Ok(());
+            }
             if let Err(error) = outcome {
                 // It cannot go on: the backend's host is told why, and the next steps lead out.
                 self.set_state(false, Some(error));
@@ -75,6 +83,9 @@ impl<H: Hypervisor> Vif<H> {
 
     /// Somebody wants something of us: to say that the backend broke the protocol, or that we stop.
     fn attend(&self, frontend: &mut Frontend) -> Result<(), Error> {
+        if self.0.resumed.get() {
+            return Err(Error::NoDevice);
+        }
         if let Some(fault) = self.0.fault.get() {
             return Err(Error::Fault(fault));
         }
@@ -158,6 +169,15 @@ impl<H: Hypervisor> Vif<H> {
             }
         };
         inner.client.handle().spawn(tending).detach();
+    }
+
+    /// Goes on in a new Xen domain, in which nothing that was shared with the backend exists any more: begins again.
+    pub fn resume(&self) {
+        self.set_state(false, None);
+        drop(self.try_take_connection());
+        self.0.fault.set(None);
+        self.0.resumed.set(true);
+        self.0.attention.raise();
     }
 
     /// Takes all that is shared with the backend away from the frames' paths. Waits until nobody holds a frame.

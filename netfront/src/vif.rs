@@ -70,6 +70,8 @@ pub(crate) struct Inner<H: Hypervisor> {
     pub(crate) problem: Cell<Option<Error>>,
     pub(crate) fault: Cell<Option<Fault>>,
     pub(crate) stopping: Cell<bool>,
+    /// The domain was restored, and `live` has not begun again.
+    pub(crate) resumed: Cell<bool>,
     /// Raised for `run`: a fault, or the wish to stop.
     pub(crate) attention: Signal,
     /// Raised for everybody: the link, or the problem, is another one.
@@ -103,6 +105,7 @@ impl<H: Hypervisor> Vif<H> {
             problem: Cell::new(None),
             fault: Cell::new(None),
             stopping: Cell::new(false),
+            resumed: Cell::new(false),
             attention: Signal::new(),
             changes: Signal::new(),
             told: Cell::new(0),

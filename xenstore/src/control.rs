@@ -8,6 +8,9 @@ const SHUTDOWN: &str = "control/shutdown";
 /// Where a domain says which wishes it follows.
 const FEATURES: [&str; 2] = ["control/feature-poweroff", "control/feature-reboot"];
 
+/// The same for the wish that it be saved.
+const FEATURE_SUSPEND: &str = "control/feature-suspend";
+
 /// A wish of the toolstack's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,11 +50,6 @@ impl Request {
         let known = WISHES.iter().find(|(name, _)| *name == value);
         (!value.is_empty()).then(|| known.map_or(Self::Other, |(_, wish)| *wish))
     }
-
-    /// Whether [`Control::new`] announces that we follow it.
-    const fn is_announced(self) -> bool {
-        matches!(self, Self::PowerOff | Self::Halt | Self::Reboot)
-    }
 }
 
 /// The toolstack's wishes, one after the other.
@@ -59,24 +57,43 @@ impl Request {
 pub struct Control {
     client: Client,
     watch: Watch,
+    /// We follow the wish to be saved, too.
+    suspends: bool,
     /// The node may hold a wish that nobody has seen.
     due: bool,
 }
 
 impl Control {
-    /// Announces that we follow `poweroff` and `reboot`, and begins to listen.
+    /// [Announces](Self::announce) that we follow `poweroff` and `reboot`, and `suspend` if so wished, and begins to listen.
     ///
     /// # Errors
-    /// See [`Client`]. A toolstack that does not let us announce anything is no error.
-    pub fn new(client: &Client) -> Result<Self, Error> {
-        for feature in FEATURES {
-            client.write_unanswered(feature, b"1");
-        }
-        Ok(Self {
+    /// See [`Client`].
+    pub fn new(client: &Client, suspends: bool) -> Result<Self, Error> {
+        let control = Self {
             client: client.clone(),
             watch: client.watch(SHUTDOWN)?,
+            suspends,
             due: false,
-        })
+        };
+        control.announce();
+        Ok(control)
+    }
+
+    /// Announces what we follow; to be done again after the domain was restored. A toolstack that does not let us is no
+    /// error.
+    pub fn announce(&self) {
+        for feature in FEATURES.into_iter().chain(self.suspends.then_some(FEATURE_SUSPEND)) {
+            self.client.write_unanswered(feature, b"1");
+        }
+    }
+
+    /// Whether we have announced to follow a wish.
+    fn follows(&self, wish: Request) -> bool {
+        match wish {
+            Request::PowerOff | Request::Halt | Request::Reboot => true,
+            Request::Suspend => self.suspends,
+            Request::Crash | Request::Other => false,
+        }
     }
 
     /// Waits for the next wish. One that we announced to follow is acknowledged by emptying the node. Any other stays,
@@ -99,7 +116,7 @@ impl Control {
                 Err(Error::Refused(_) | Error::Disconnected) => None, // set again, the watch fires again
                 Err(error) => return Err(error),
             };
-            if wish.is_some_and(Request::is_announced) {
+            if wish.is_some_and(|wish| self.follows(wish)) {
                 self.client.write_unanswered(SHUTDOWN, b"");
             }
             self.due = false;

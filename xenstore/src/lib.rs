@@ -62,5 +62,5 @@ mod error;
 pub mod wire;
 pub mod xenbus;
 
-pub use client::{Asked, Client, Stats, Store, Transaction, Watch};
+pub use client::{Asked, Client, Quiet, Stats, Store, Transaction, Watch};
 pub use error::Error;

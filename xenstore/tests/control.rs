@@ -17,7 +17,7 @@ fn shutdown_requests_are_taken_once() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let log = Rc::clone(&seen);
     let task = rig.handle().spawn(async move {
-        let mut control = Control::new(&store)?;
+        let mut control = Control::new(&store, false)?;
         loop {
             let request = control.next().await?;
             log.borrow_mut().push(request);
@@ -37,6 +37,7 @@ fn shutdown_requests_are_taken_once() {
         };
         assert_eq!(rig.server.get("control/shutdown"), Some(left));
     }
+    assert_eq!(rig.server.get("control/feature-suspend"), None, "not announced");
     let expected = [
         Request::PowerOff,
         Request::Halt,
@@ -56,8 +57,24 @@ fn a_toolstack_that_forbids_things_is_put_up_with() {
         rig.server.refuse.insert(path.into(), Errno::EACCES);
     }
     let store = rig.client();
-    let task = rig.handle().spawn(async move { Control::new(&store)?.next().await });
+    let task = rig
+        .handle()
+        .spawn(async move { Control::new(&store, true)?.next().await });
     rig.settle();
     rig.server.set("control/shutdown", "reboot");
     assert_eq!(rig.finish(task), Ok(Request::Reboot));
+}
+
+#[test]
+fn a_domain_that_can_be_saved_says_so() {
+    let mut rig = Rig::new();
+    let store = rig.client();
+    let task = rig
+        .handle()
+        .spawn(async move { Control::new(&store, true)?.next().await });
+    rig.settle();
+    assert_eq!(rig.server.get("control/feature-suspend"), Some("1"));
+    rig.server.set("control/shutdown", "suspend");
+    assert_eq!(rig.finish(task), Ok(Request::Suspend));
+    assert_eq!(rig.server.get("control/shutdown"), Some(""), "acknowledged");
 }

@@ -16,7 +16,9 @@ use crate::{Clock, Instant};
 /// nanoseconds.
 pub struct PvClock<H> {
     hv: H,
-    zero: SystemTime,
+    /// What Xen's system time was, or would have been, when the clock's was 0. A host that the domain was moved to may have
+    /// been up for less long than the domain.
+    zero: Cell<i64>,
     /// The latest time told. Without `TSC_STABLE` the counters of two processors disagree, and the domain may have
     /// moved from one to the other; so time is held at the latest until the other counter has caught up.
     latest: Cell<SystemTime>,
@@ -29,7 +31,7 @@ impl<H: Hypervisor> PvClock<H> {
         let now = read_time(&hv);
         Self {
             hv,
-            zero: now,
+            zero: Cell::new(now.0.cast_signed()),
             latest: Cell::new(now),
         }
     }
@@ -46,9 +48,19 @@ impl<H: Hypervisor> PvClock<H> {
     /// is signed, and it would take what is beyond for long ago.
     #[must_use]
     pub fn to_system_time(&self, instant: Instant) -> Option<SystemTime> {
-        let time = self.zero.0.saturating_add(instant.as_nanos());
+        let time = self.zero.get().checked_add_unsigned(instant.as_nanos())?;
         // Never 0, which means "no deadline" there.
-        i64::try_from(time).is_ok().then_some(SystemTime(time.max(1)))
+        Some(SystemTime(time.max(1).cast_unsigned()))
+    }
+
+    /// Goes on in a new Xen domain ([`Suspended::Restored`](fata_hypercall::Suspended::Restored)), whose host counts from
+    /// another beginning. The time in which the domain stood still is no time of this clock's.
+    pub fn resume(&self) {
+        let told = self.latest.get().0.cast_signed();
+        let now = read_time(&self.hv);
+        let moved = now.0.cast_signed().wrapping_sub(told);
+        self.zero.set(self.zero.get().wrapping_add(moved));
+        self.latest.set(now);
     }
 
     /// Time since 1970 (UTC, without leap seconds). It may jump: Xen corrects it when dom0 sets the time, so it is
@@ -69,7 +81,8 @@ impl<H: Hypervisor> PvClock<H> {
 
 impl<H: Hypervisor> Clock for PvClock<H> {
     fn now(&self) -> Instant {
-        Instant::from_nanos(self.system_time().0.saturating_sub(self.zero.0))
+        let since = self.system_time().0.cast_signed().saturating_sub(self.zero.get());
+        Instant::from_nanos(since.max(0).cast_unsigned())
     }
 }
 

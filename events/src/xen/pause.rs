@@ -43,6 +43,10 @@ impl Pauses {
         self.0.borrow_mut().retain(|&(_, paused)| paused != place);
     }
 
+    pub(super) fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }

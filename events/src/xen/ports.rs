@@ -30,6 +30,8 @@ struct Table<H> {
     /// Where the next dispatch and the next wait list begin.
     next_dispatch: Cell<u32>,
     next_list: Cell<u32>,
+    /// How often the domain was restored: what was opened before is no port any more.
+    generation: Cell<u32>,
     stats: Cell<EventStats>,
 }
 
@@ -67,6 +69,7 @@ impl<H: Hypervisor> Ports<H> {
             pauses: Pauses::default(),
             next_dispatch: Cell::new(0),
             next_list: Cell::new(0),
+            generation: Cell::new(0),
             stats: Cell::default(),
         }))
     }
@@ -108,11 +111,27 @@ impl<H: Hypervisor> Ports<H> {
         Ok(Channel {
             ports: self.clone(),
             port,
+            generation: self.0.generation.get(),
             place,
             signal,
             vain: Cell::new(0),
             close,
         })
+    }
+
+    /// Goes on in a new Xen domain ([`Suspended::Restored`](fata_hypercall::Suspended::Restored)): all ports are closed, and
+    /// all masks are set again.
+    ///
+    /// The channels there are become useless, but harmless: they signal nobody and close nothing, though their numbers may
+    /// soon be somebody else's. Each fires once more, for the last time, so that who waits for one looks for another: its
+    /// owner drops it, and opens or adopts a new one.
+    pub fn resume(&self) {
+        let table = &*self.0;
+        table.generation.set(table.generation.get().wrapping_add(1));
+        table.open.take().iter().flatten().for_each(Signal::raise);
+        table.awaited.iter().for_each(|word| word.set(0));
+        table.pauses.clear();
+        pending::mask_all(table.hv.shared_info());
     }
 
     /// Takes what is pending, counts it and wakes who waits. `true` if there was anything.
@@ -315,6 +334,7 @@ impl<H> Table<H> {
 pub struct Channel<H: Hypervisor> {
     ports: Ports<H>,
     port: Port,
+    generation: u32,
     place: Place,
     signal: Signal,
     /// Events for nothing since the last one for something.
@@ -330,8 +350,17 @@ impl<H: Hypervisor> Channel<H> {
         self.port
     }
 
+    /// Whether the port is still ours: not if the domain was [restored](Ports::resume) since.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.generation == self.ports.0.generation.get()
+    }
+
     /// Signals the peer: one hypercall. A peer that has gone does not notice, and neither do we.
     pub fn notify(&self) {
+        if !self.is_open() {
+            return;
+        }
         // It fails only for a port that is not open, and this one is.
         let _ = self.ports.0.hv.evtchn_send(self.port);
         self.ports.0.note(|stats| stats.sent += 1);
@@ -341,7 +370,7 @@ impl<H: Hypervisor> Channel<H> {
     #[must_use]
     pub fn count(&self) -> u64 {
         let table = &*self.ports.0;
-        if pending::take(table.hv.shared_info(), self.place.word, self.place.bit) != 0 {
+        if self.is_open() && pending::take(table.hv.shared_info(), self.place.word, self.place.bit) != 0 {
             table.set_awaited(self.place, false);
             table.note(|stats| stats.received += 1);
             self.signal.raise();
@@ -377,7 +406,7 @@ impl<H: Hypervisor> Channel<H> {
 
     /// Has the port listened to if somebody waits for it.
     fn await_if(&self, poll: Poll<u64>) -> Poll<u64> {
-        if poll.is_pending() {
+        if poll.is_pending() && self.is_open() {
             self.ports.0.listen(self.place, pause::after(self.vain.get()));
         }
         poll
@@ -386,6 +415,9 @@ impl<H: Hypervisor> Channel<H> {
 
 impl<H: Hypervisor> Drop for Channel<H> {
     fn drop(&mut self) {
+        if !self.is_open() {
+            return;
+        }
         let table = &*self.ports.0;
         table.set_awaited(self.place, false);
         table.pauses.remove(self.place);

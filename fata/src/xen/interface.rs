@@ -52,6 +52,12 @@ impl<H: Hypervisor> VifInterface<H> {
         }
     }
 
+    /// Goes on in a new Xen domain.
+    #[cfg(feature = "suspend")]
+    pub(super) fn resume(&self) {
+        self.vif.resume();
+    }
+
     /// Takes leave of the backend, and waits until nothing is shared with it any more.
     pub(super) async fn stop(&self) {
         self.vif.stop();

@@ -55,10 +55,10 @@ impl<H: Hypervisor> Life<H> {
     async fn application(&self, env: &Env, application: Application) -> Outcome {
         log::info!("fata {} on {}", env!("CARGO_PKG_VERSION"), self.port.machine());
         self.port.connect(&self.handle).await;
-        let watcher = self
-            .port
-            .store()
-            .map(|store| self.handle.spawn(control::watch(store.client().clone(), env.clone())));
+        let watcher = self.port.store().map(|store| {
+            self.handle
+                .spawn(control::watch(Rc::clone(&self.port), store.clone(), env.clone()))
+        });
         let ended = select(application(env.clone()), pin!(stop(env.shutdown(), &self.handle))).await;
         drop(watcher);
         #[cfg(feature = "net")]

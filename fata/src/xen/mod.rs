@@ -12,6 +12,8 @@ mod control;
 mod interface;
 mod life;
 mod port;
+#[cfg(feature = "suspend")]
+mod suspend;
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;

@@ -114,6 +114,24 @@ impl<H: Hypervisor> XenPort<H> {
         }
     }
 
+    /// Goes on in a new Xen domain: whatever Xen or another domain knew of us is to be made anew.
+    #[cfg(feature = "suspend")]
+    pub(super) fn resume(&self) {
+        self.clock.resume();
+        self.ports.resume();
+        self.table.resume();
+        self.console.resume(&self.ports);
+        if let Some(store) = self.store.get()
+            && let Err(error) = store.resume(&self.ports)
+        {
+            log::error!("xenstore: {error}");
+        }
+        #[cfg(feature = "net")]
+        for (_, vif) in &*self.interfaces.borrow() {
+            vif.resume();
+        }
+    }
+
     pub(super) fn store(&self) -> Option<&Store<H>> {
         self.store.get()
     }

@@ -4,9 +4,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::assert_layout;
 
+/// `HVMOP_set_param`
+pub const SET_PARAM: u64 = 0;
 /// `HVMOP_get_param`
 pub const GET_PARAM: u64 = 1;
 
+/// `HVM_PARAM_CALLBACK_IRQ`
+pub const PARAM_CALLBACK_IRQ: u32 = 0;
 /// `HVM_PARAM_STORE_PFN`
 pub const PARAM_STORE_PFN: u32 = 1;
 /// `HVM_PARAM_STORE_EVTCHN`

@@ -4,6 +4,8 @@ use super::assert_layout;
 
 /// `SCHEDOP_shutdown`
 pub const SHUTDOWN: u64 = 2;
+/// `SHUTDOWN_suspend`
+pub const SHUTDOWN_SUSPEND: u32 = 2;
 /// `SCHEDOP_poll`
 pub const POLL: u64 = 3;
 /// The most ports that one `SCHEDOP_poll` takes.

@@ -56,6 +56,26 @@ pub struct VcpuInfo {
 assert_layout!(VcpuInfo, 64 / 8, evtchn_upcall_pending @ 0, evtchn_upcall_mask @ 1, evtchn_pending_sel @ 8,
     arch @ 16, time @ 32);
 
+/// `arch_shared_info`: what a PV guest tells those who look at its memory. Zero: nothing.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct ArchSharedInfo {
+    /// Words in the list of machine frames.
+    pub max_pfn: AtomicU64,
+    /// Machine frame of an older form of that list.
+    pub pfn_to_mfn_frame_list_list: AtomicU64,
+    /// Why an NMI came.
+    pub nmi_reason: AtomicU64,
+    /// Machine address of the top-level page table by which the list can be found.
+    pub p2m_cr3: AtomicU64,
+    /// Virtual address of the list.
+    pub p2m_vaddr: AtomicU64,
+    /// Counts the changes of where the list is mapped.
+    pub p2m_generation: AtomicU64,
+}
+assert_layout!(ArchSharedInfo, 48 / 8, max_pfn @ 0, pfn_to_mfn_frame_list_list @ 8, nmi_reason @ 16, p2m_cr3 @ 24,
+    p2m_vaddr @ 32, p2m_generation @ 40);
+
 /// `shared_info`
 #[derive(Debug)]
 #[repr(C)]
@@ -74,8 +94,8 @@ pub struct SharedInfo {
     pub wc_nsec: AtomicU32,
     /// Seconds, high half.
     pub wc_sec_hi: AtomicU32,
-    /// `arch_shared_info`: PV's own matters.
-    pub arch: [AtomicU64; 6],
+    /// PV's own matters.
+    pub arch: ArchSharedInfo,
 }
 assert_layout!(SharedInfo, 3136 / 8, vcpu_info @ 0, evtchn_pending @ 2048, evtchn_mask @ 2560, wc_version @ 3072,
     wc_sec @ 3076, wc_nsec @ 3080, wc_sec_hi @ 3084, arch @ 3088);
@@ -90,7 +110,7 @@ impl Default for SharedInfo {
             wc_sec: AtomicU32::new(0),
             wc_nsec: AtomicU32::new(0),
             wc_sec_hi: AtomicU32::new(0),
-            arch: Default::default(),
+            arch: ArchSharedInfo::default(),
         }
     }
 }

@@ -26,7 +26,8 @@ use crate::abi::grant_table::{self, EntryV1};
 use crate::abi::shared_info::SharedInfo;
 use crate::abi::{event_channel, hvm, memory, nr, sched, vcpu};
 use crate::{
-    DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Pfn, Port, ServiceRing, SharedPage, ShutdownReason, SystemTime, Version,
+    DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Pfn, Port, ServiceRing, SharedPage, ShutdownReason, Suspended,
+    SystemTime, Version,
 };
 
 /// The Xen that this image runs on. There is one, so it needs no bytes.
@@ -61,7 +62,7 @@ static STORE: Service = Service {
     evtchn: HvmParam::new(hvm::PARAM_STORE_EVTCHN),
 };
 
-/// An HVM parameter, which is asked for once: it does not change as long as the domain runs. A PV guest has none, and is
+/// An HVM parameter, which is asked for once: it does not change before the domain is restored. A PV guest has none, and is
 /// told the same at its start.
 struct HvmParam {
     index: u32,
@@ -75,6 +76,11 @@ impl HvmParam {
             index,
             value: AtomicU64::new(0),
         }
+    }
+
+    /// Has it asked for again.
+    fn forget(&self) {
+        self.value.store(0, Ordering::Relaxed);
     }
 
     fn get(&self, xen: Xen) -> Option<u64> {
@@ -117,13 +123,23 @@ impl Xen {
     /// [`WINDOW_PAGES`] guest frames from `window` on hold no RAM and no device, and are mapped one to one,
     /// writable and cacheable, for good. Called once.
     pub unsafe fn init(self, window: Gfn) -> Result<(), Errno> {
-        self.add_to_physmap(memory::SPACE_SHARED_INFO, 0, window)?;
-        self.use_window(window.0 * PAGE_SIZE as u64)
+        WINDOW.store(window.0 * PAGE_SIZE as u64, Ordering::Relaxed);
+        self.map_shared_info()?;
+        self.use_version_1()
     }
 
-    /// What is left to do when the shared-info page is at `window`.
-    fn use_window(self, window: u64) -> Result<(), Errno> {
-        WINDOW.store(window, Ordering::Relaxed);
+    /// Has the shared-info page appear in the window, and the toolstack know that we talk to it.
+    fn map_shared_info(self) -> Result<(), Errno> {
+        let window = Gfn(WINDOW.load(Ordering::Relaxed) / PAGE_SIZE as u64);
+        self.add_to_physmap(memory::SPACE_SHARED_INFO, 0, window)?;
+        // Any interrupt will do, since none is ever delivered: every port is masked. Without one the toolstack takes us for a
+        // domain without PV drivers and does not tell us that a suspend was cancelled (`modify_returncode` in
+        // xen/tools/libs/guest/xg_resume.c).
+        self.set_hvm_param(hvm::PARAM_CALLBACK_IRQ, 1)
+    }
+
+    /// Settles on version 1 of the grant table.
+    fn use_version_1(self) -> Result<(), Errno> {
         // A kernel that ran here before us (kexec) may have left version 2.
         let mut arg = grant_table::SetVersion { version: 1 };
         // SAFETY: the argument is what this operation wants, and lives through the call.
@@ -186,6 +202,17 @@ impl Xen {
         (arg.value != 0 && arg.value != u64::MAX).then_some(arg.value)
     }
 
+    fn set_hvm_param(self, index: u32, value: u64) -> Result<(), Errno> {
+        let mut arg = hvm::Param {
+            domid: DomId::SELF.0,
+            index,
+            value,
+            ..Default::default()
+        };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        unsafe { call(nr::HVM_OP, hvm::SET_PARAM, from_mut(&mut arg) as u64, 0) }.map(|_| ())
+    }
+
     fn service_ring(self, service: &Service) -> Option<ServiceRing<'static>> {
         let page = service.pfn.get(self)?.checked_mul(PAGE_SIZE as u64)?;
         let port = Port(u32::try_from(service.evtchn.get(self)?).ok()?);
@@ -195,9 +222,58 @@ impl Xen {
         Some(ServiceRing { page, port })
     }
 
-    /// One byte past the window's shared-info page, where the grant table's frames begin.
-    fn grant_base(self) -> u64 {
-        WINDOW.load(Ordering::Relaxed) + PAGE_SIZE as u64
+    /// The address in the window at which a frame of the grant table is mapped, or will be.
+    fn grant_address(self, index: u32) -> u64 {
+        WINDOW.load(Ordering::Relaxed) + (1 + u64::from(index)) * PAGE_SIZE as u64
+    }
+
+    /// Maps a frame of the grant table, which grows to it, into the window.
+    fn map_grant_frame(self, index: u32) -> Result<(), Errno> {
+        let address = self.grant_address(index);
+        if is_pv() {
+            pv::map_grant_frame(index, address)
+        } else {
+            self.add_to_physmap(memory::SPACE_GRANT_TABLE, index.into(), Gfn(address / PAGE_SIZE as u64))
+        }
+    }
+
+    /// Asks the toolstack to have the domain go on elsewhere, and stands still until it does, or has decided otherwise.
+    /// `record`: under PV, the machine frame of `start_info`.
+    fn suspend_at(self, record: u64) -> Result<Suspended, Errno> {
+        let mut arg = sched::Shutdown {
+            reason: sched::SHUTDOWN_SUSPEND,
+        };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        let result = unsafe { call(nr::SCHED_OP, sched::SHUTDOWN, from_mut(&mut arg) as u64, record) }?;
+        Ok(if result == 0 {
+            Suspended::Restored
+        } else {
+            Suspended::Cancelled
+        })
+    }
+
+    /// Makes the new domain like the one that we were, as far as that was our doing: what it shares with Xen is again where
+    /// our references point. Under PV it is not in a suspended domain, and so not in the old one either.
+    fn restore(self) -> Result<(), Errno> {
+        if is_pv() {
+            pv::map_shared_info()?;
+        } else {
+            for param in [&CONSOLE.pfn, &CONSOLE.evtchn, &STORE.pfn, &STORE.evtchn] {
+                param.forget();
+            }
+            self.map_shared_info()?;
+        }
+        self.use_version_1()?;
+        self.map_grant_frames()
+    }
+
+    /// Maps every frame of the grant table that has been handed out.
+    fn map_grant_frames(self) -> Result<(), Errno> {
+        // The highest first, so that the table grows once.
+        (0..GRANT_FRAMES_MAX)
+            .rev()
+            .filter(|&index| is_grant_frame_mapped(index))
+            .try_for_each(|index| self.map_grant_frame(index))
     }
 }
 
@@ -316,6 +392,16 @@ unsafe impl Hypervisor for Xen {
         }
     }
 
+    fn suspend(&self) -> Result<Suspended, Errno> {
+        let suspended = if is_pv() { pv::suspend() } else { self.suspend_at(0) };
+        if (is_pv() || suspended == Ok(Suspended::Restored)) && self.restore().is_err() {
+            // Everybody's references point to what is not there any more.
+            self.console_io(b"fata: the restored domain does not get back what it had\n");
+            self.shutdown(ShutdownReason::Crash);
+        }
+        suspended
+    }
+
     fn grant_max_frames(&self) -> u32 {
         let mut arg = grant_table::QuerySize {
             dom: DomId::SELF.0,
@@ -349,17 +435,13 @@ unsafe impl Hypervisor for Xen {
 
     unsafe fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
         let mapped = GRANT_FRAMES_MAPPED.get(index as usize / 64).ok_or(Errno::ENOSPC)?;
-        let bit = 1 << (index % 64);
-        let address = self.grant_base() + u64::from(index) * PAGE_SIZE as u64;
-        if mapped.load(Ordering::Relaxed) & bit == 0 {
-            if is_pv() {
-                pv::map_grant_frame(index, address)?;
-            } else {
-                self.add_to_physmap(memory::SPACE_GRANT_TABLE, index.into(), Gfn(address / PAGE_SIZE as u64))?;
-            }
-            mapped.fetch_or(bit, Ordering::Relaxed);
+        if !is_grant_frame_mapped(index) {
+            self.map_grant_frame(index)?;
+            mapped.fetch_or(1 << (index % 64), Ordering::Relaxed);
         }
-        // SAFETY: this frame of the grant table is mapped there for good; an entry is made of atomics.
+        let address = self.grant_address(index);
+        // SAFETY: this frame of the grant table is mapped there for good, that is, whenever anything but `suspend` runs; an
+        // entry is made of atomics.
         Ok(unsafe { &*(address as *const [EntryV1; EntryV1::PER_PAGE]) })
     }
 
@@ -374,6 +456,11 @@ unsafe impl Hypervisor for Xen {
             )
         };
     }
+}
+
+fn is_grant_frame_mapped(index: u32) -> bool {
+    let word = GRANT_FRAMES_MAPPED.get(index as usize / 64);
+    word.is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (index % 64) != 0)
 }
 
 fn page_layout(count: usize) -> Option<Layout> {

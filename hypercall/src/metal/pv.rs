@@ -4,13 +4,13 @@
 //! machine frames ([`Gfn`]), which the domain builder wrote into a list, "p2m".
 
 use core::ptr::{from_mut, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::call::{Gate, call, call4, set_gate};
-use super::{CONSOLE, GRANT_FRAMES_MAX, STORE, Xen};
-use crate::abi::pv::{MmuUpdate, MmuextOp, TLB_FLUSH_LOCAL, TrapInfo, UVMF_INVLPG};
+use super::{CONSOLE, GRANT_FRAMES_MAX, STORE, WINDOW, Xen, is_grant_frame_mapped};
+use crate::abi::pv::{MmuUpdate, MmuextOp, StartInfo, TLB_FLUSH_LOCAL, TrapInfo, UVMF_INVLPG};
 use crate::abi::{grant_table, nr};
-use crate::{DomId, Errno, Gfn, PAGE_SIZE, Pfn, Port};
+use crate::{DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Pfn, Port, Suspended};
 
 /// An entry of the lowest page table: present, writable, not to be executed.
 const DATA_PAGE: u64 = 1 | 1 << 1 | 1 << 63;
@@ -19,6 +19,10 @@ const DATA_PAGE: u64 = 1 | 1 << 1 | 1 << 63;
 static P2M: AtomicPtr<u64> = AtomicPtr::new(null_mut());
 /// How many it has.
 static P2M_LEN: AtomicUsize = AtomicUsize::new(0);
+/// The top-level page table.
+static ROOT: AtomicU64 = AtomicU64::new(0);
+/// What the domain builder told us, and tells us again after a restore.
+static START_INFO: AtomicPtr<StartInfo> = AtomicPtr::new(null_mut());
 
 /// The machine frame of a page of ours; `None` where the domain has no memory.
 pub(super) fn machine_frame(pfn: Pfn) -> Option<Gfn> {
@@ -81,17 +85,21 @@ impl Xen {
         machine_frame(pfn)
     }
 
-    /// Maps the shared-info page, which is at the machine frame `shared_info`, and settles on version 1 of the grant table.
+    /// Maps the shared-info page, and settles on version 1 of the grant table.
     ///
     /// # Errors
     /// What Xen said to the mapping.
     ///
     /// # Safety
     /// From the address `window` on, [`WINDOW_PAGES`](super::WINDOW_PAGES) pages are not mapped to anything and have page
-    /// tables, for good. Called once.
-    pub unsafe fn init_pv(self, window: u64, shared_info: Gfn) -> Result<(), Errno> {
-        map(window, shared_info)?;
-        self.use_window(window)
+    /// tables, for good. `start_info` is the builder's, in a page of its own, writable, for good; nobody else writes to it.
+    /// `root` is the top-level page table. Called once, after [`set_frames`](Self::set_frames).
+    pub unsafe fn init_pv(self, window: u64, start_info: *mut StartInfo, root: Pfn) -> Result<(), Errno> {
+        WINDOW.store(window, Ordering::Relaxed);
+        START_INFO.store(start_info, Ordering::Relaxed);
+        ROOT.store(root.0, Ordering::Relaxed);
+        map_shared_info()?;
+        self.use_version_1()
     }
 
     /// Changes entries of page tables (`HYPERVISOR_mmu_update`). Xen refuses whatever would give the domain memory that
@@ -165,6 +173,63 @@ pub(super) fn map_grant_frame(index: u32, address: u64) -> Result<(), Errno> {
         Some(&frame) if arg.status == 0 => map(address, Gfn(frame)),
         _ => Err(Errno::ENOSPC),
     }
+}
+
+/// Maps the shared-info page, and tells in it where the list of machine frames is: who saves or dumps the domain reads its
+/// memory by that.
+pub(super) fn map_shared_info() -> Result<(), Errno> {
+    let start_info = START_INFO.load(Ordering::Relaxed);
+    // SAFETY: init_pv was told that it is there for good. The toolstack writes it while we stand still, and only then.
+    let shared_info = unsafe { (&raw const (*start_info).shared_info).read_volatile() };
+    map(WINDOW.load(Ordering::Relaxed), Gfn(shared_info / PAGE_SIZE as u64))?;
+    let root = machine_frame(Pfn(ROOT.load(Ordering::Relaxed))).ok_or(Errno::EINVAL)?;
+    let arch = &Xen(()).shared_info().arch;
+    arch.max_pfn
+        .store(P2M_LEN.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
+    arch.p2m_vaddr
+        .store(P2M.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
+    arch.p2m_cr3.store(root.0 * PAGE_SIZE as u64, Ordering::Release);
+    Ok(())
+}
+
+/// `SCHEDOP_shutdown` with `SHUTDOWN_suspend`, as a PV guest makes it.
+///
+/// The toolstack rewrites page tables, and can do so only if nothing but the domain's own memory is mapped. It finds
+/// `start_info` by the third argument, with the rings' pages in it by our own numbers, and leaves there what is new.
+/// Source: `process_start_info` in xen/tools/libs/guest/xg_sr_restore_x86_pv.c.
+pub(super) fn suspend() -> Result<Suspended, Errno> {
+    let start_info = START_INFO.load(Ordering::Relaxed);
+    let record = machine_frame(Pfn(start_info as u64 / PAGE_SIZE as u64)).ok_or(Errno::EINVAL)?;
+    // SAFETY: init_pv was told that the structure is there for good, writable, and that nobody else writes to it.
+    unsafe {
+        (&raw mut (*start_info).store_mfn).write_volatile(STORE.pfn.value.load(Ordering::Relaxed));
+        (&raw mut (*start_info).console_mfn).write_volatile(CONSOLE.pfn.value.load(Ordering::Relaxed));
+    }
+    unmap_window()?;
+    let suspended = Xen(()).suspend_at(record.0)?;
+    if suspended == Suspended::Restored {
+        // SAFETY: as above; the toolstack has written what is read here, and is done.
+        let [console, store] = unsafe {
+            [
+                (&raw const (*start_info).console_evtchn).read_volatile(),
+                (&raw const (*start_info).store_evtchn).read_volatile(),
+            ]
+        };
+        CONSOLE.evtchn.value.store(console.into(), Ordering::Relaxed);
+        STORE.evtchn.value.store(store.into(), Ordering::Relaxed);
+    }
+    Ok(suspended)
+}
+
+/// Takes away what Xen shares with us: it is not memory of the domain's.
+fn unmap_window() -> Result<(), Errno> {
+    let xen = Xen(());
+    let frames = (0..GRANT_FRAMES_MAX).filter(|&index| is_grant_frame_mapped(index));
+    frames
+        .map(|index| xen.grant_address(index))
+        .chain([WINDOW.load(Ordering::Relaxed)])
+        // SAFETY: nobody looks at the window before it is mapped again: nothing else runs meanwhile.
+        .try_for_each(|address| unsafe { xen.update_va_mapping(address, 0) })
 }
 
 /// Maps a page that Xen shares with us at an address in the window.

@@ -9,7 +9,7 @@ mod watch;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::future::Future;
+use core::future::{Future, poll_fn};
 use core::ops::Deref;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -271,6 +271,33 @@ impl<H: Hypervisor> Store<H> {
         &self.client
     }
 
+    /// Falls quiet: no further request is sent, and what was sent is answered when this is ready. As long as what it gives is
+    /// kept, requests wait.
+    ///
+    /// A domain that is suspended must not have half a request in its ring: who answers it after a restore is a server that
+    /// has never heard of the domain.
+    pub async fn quiet(&self) -> Quiet {
+        let shared = Rc::clone(&self.client.shared);
+        shared.mux.borrow_mut().hold(true);
+        let quiet = Quiet(shared);
+        poll_fn(|cx| quiet.0.mux.borrow().poll_settled(cx)).await;
+        quiet
+    }
+
+    /// Goes on in a new Xen domain ([`Suspended::Restored`](fata_hypercall::Suspended::Restored)), after [`Ports::resume`]:
+    /// takes up its ring and sets all watches again, each of which fires. Transactions are gone. To be called while it is
+    /// [quiet](Self::quiet).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::BadRing`]; then it is over, and everybody is told.
+    pub fn resume(&self, ports: &Ports<H>) -> Result<(), Error> {
+        let mut mux = self.client.shared.mux.borrow_mut();
+        self.line
+            .resume(ports)
+            .inspect(|()| mux.reconnect())
+            .inspect_err(|error| mux.stop(*error))
+    }
+
     /// Moves messages between callers and ring: to be spawned once, and to be kept alive.
     ///
     /// It ends only when the connection is lost for good, and says why; then, or when it is dropped, every caller and
@@ -285,6 +312,17 @@ impl<H: Hypervisor> Store<H> {
             shared.mux.borrow_mut().stop(error);
             error
         }
+    }
+}
+
+/// A store that sends nothing, until this is dropped: see [`Store::quiet`].
+#[derive(Debug)]
+#[must_use = "dropped, it lets requests go on"]
+pub struct Quiet(Rc<Shared>);
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        self.0.with(|mux| mux.hold(false));
     }
 }
 

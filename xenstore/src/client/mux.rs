@@ -14,7 +14,7 @@
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 
 use fata_events::Signal;
 
@@ -85,6 +85,7 @@ pub(super) enum Effect {
 #[derive(Debug)]
 struct Pending {
     id: u32,
+    tx_id: u32,
     kind: MessageType,
     stage: Stage,
     caller: Caller,
@@ -118,11 +119,15 @@ pub(super) struct Mux {
     generation: u32,
     /// Nothing is served any more, and why.
     stopped: Option<Error>,
+    /// Requests wait, and none is sent.
+    held: bool,
+    /// Raised when an answer has come and no other is missing.
+    settled: Signal,
     stats: Stats,
 }
 
 impl Mux {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             pending: Vec::new(),
             watches: Vec::new(),
@@ -130,6 +135,8 @@ impl Mux {
             next_token: 1,
             generation: 0,
             stopped: None,
+            held: false,
+            settled: Signal::new(),
             stats: Stats::new(),
         }
     }
@@ -178,6 +185,7 @@ impl Mux {
         self.stats.requests += 1;
         self.pending.push(Pending {
             id,
+            tx_id,
             kind: request.kind(),
             stage: Stage::Waiting(message),
             caller,
@@ -343,14 +351,32 @@ impl Mux {
 
     // The ring's side
 
+    /// Holds back what waits to be sent, or lets it go.
+    pub(super) const fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Ready when every request that was sent has its answer.
+    pub(super) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let seen = self.settled.count();
+            if self.sent() == 0 {
+                return Poll::Ready(());
+            }
+            ready!(self.settled.poll_after(seen, cx));
+        }
+    }
+
+    /// Requests that were sent and not answered.
+    fn sent(&self) -> usize {
+        let is_sent = |pending: &&Pending| matches!(pending.stage, Stage::Sent);
+        self.pending.iter().filter(is_sent).count()
+    }
+
     /// Whether a message may be sent now.
     pub(super) fn has_message(&self) -> bool {
-        let sent = self
-            .pending
-            .iter()
-            .filter(|pending| matches!(pending.stage, Stage::Sent))
-            .count();
-        sent < MAX_SENT
+        !self.held
+            && self.sent() < MAX_SENT
             && self
                 .pending
                 .iter()
@@ -418,6 +444,9 @@ impl Mux {
                 self.tidy_up(&pending.effect, &answer);
             }
         }
+        if self.sent() == 0 {
+            self.settled.raise();
+        }
         Some(())
     }
 
@@ -436,10 +465,13 @@ impl Mux {
         }
     }
 
-    /// The connection is lost and a new one begins: whatever was asked or waits to be asked fails, and the watches
-    /// are set again.
+    /// The connection is lost and a new one begins: whatever was asked fails, and so does what belongs to a transaction of
+    /// the old one; the rest goes on waiting for its turn. The watches are set again.
     pub(super) fn reconnect(&mut self) {
-        self.fail_all(Error::Disconnected);
+        self.fail(Error::Disconnected, |pending| {
+            let waits = matches!(pending.stage, Stage::Waiting(_));
+            !waits || pending.tx_id != 0 || matches!(pending.effect, Effect::Watch { .. })
+        });
         self.stats.reconnects += 1;
         for watch in &mut self.watches {
             watch.set |= watch.asking.take().is_some();
@@ -451,14 +483,16 @@ impl Mux {
     pub(super) fn stop(&mut self, error: Error) {
         if self.stopped.is_none() {
             self.stopped = Some(error);
-            self.fail_all(error);
+            self.fail(error, |_| true);
             self.watches.iter().for_each(|watch| watch.events.raise());
+            self.settled.raise();
         }
     }
 
-    fn fail_all(&mut self, error: Error) {
+    /// Answers those of the requests with an error.
+    fn fail(&mut self, error: Error, those: impl Fn(&Pending) -> bool) {
         self.pending.retain_mut(|pending| {
-            if matches!(pending.stage, Stage::Over(_)) {
+            if matches!(pending.stage, Stage::Over(_)) || !those(pending) {
                 return true;
             }
             pending.stage = Stage::Over(Err(error));

@@ -1,13 +1,15 @@
 //! The ring page and the port: bytes out, bytes in (xen/include/public/io/xs_wire.h, `xen:docs/misc/xenstore-ring.txt`).
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::future::poll_fn;
 use core::mem;
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, ready};
 
 use fata_events::any;
-use fata_events::xen::Channel;
+use fata_events::xen::{Channel, Ports};
 use fata_grant::{ByteLayout, ByteRing};
 use fata_hypercall::{Hypervisor, SharedPage};
 
@@ -37,7 +39,8 @@ const BUFFER: usize = 256;
 #[derive(Debug)]
 pub(super) struct Line<H: Hypervisor> {
     hv: H,
-    channel: Channel<H>,
+    /// Another one after each restore of the domain.
+    channel: RefCell<Rc<Channel<H>>>,
 }
 
 /// What one look at the ring did.
@@ -62,73 +65,99 @@ struct Connection<'a> {
 }
 
 impl<H: Hypervisor> Line<H> {
-    pub(super) const fn new(hv: H, channel: Channel<H>) -> Self {
-        Self { hv, channel }
+    pub(super) fn new(hv: H, channel: Channel<H>) -> Self {
+        Self {
+            hv,
+            channel: RefCell::new(Rc::new(channel)),
+        }
+    }
+
+    /// Goes on over the ring of a new Xen domain. Nothing was under way in the old one: [`Store::quiet`](super::Store::quiet).
+    pub(super) fn resume(&self, ports: &Ports<H>) -> Result<(), Error> {
+        let ring = self.hv.store_ring().ok_or(Error::NoRing)?;
+        let channel = ports.adopt(ring.port).map_err(|_| Error::Port)?;
+        // Of what the old server has written a part may have been read: the rest makes no sense to anybody. The new one
+        // speaks when it is spoken to.
+        let ring = ByteRing::attach(ByteLayout::XENSTORE, ring.page).and_then(|mut bytes| bytes.skip(ring.page));
+        self.channel.replace(Rc::new(channel));
+        ring.map_err(|_| Error::BadRing)
     }
 
     /// Serves the callers until the connection is lost for good.
     pub(super) async fn serve(&self, shared: &Shared) -> Error {
-        let Some(ring) = self.hv.store_ring() else {
-            return Error::NoRing;
-        };
-        let page = ring.page;
         loop {
-            self.connected(page).await;
-            let (error, received) = match Connection::new(page, self.channel.count()) {
+            let Some(ring) = self.hv.store_ring() else {
+                return Error::NoRing;
+            };
+            let page = ring.page;
+            let channel = Rc::clone(&self.channel.borrow());
+            connected(page, &channel).await;
+            let (error, received) = match Connection::new(page, channel.count()) {
                 Ok(mut connection) => {
-                    let lost = poll_fn(|cx| self.poll_messages(&mut connection, shared, cx)).await;
+                    let lost = poll_fn(|cx| poll_messages(&channel, &mut connection, shared, cx)).await;
                     (lost, connection.received)
                 }
                 Err(error) => (error, 0),
             };
+            if !channel.is_open() {
+                continue; // the domain was restored
+            }
             let can_reconnect = load(page, SERVER_FEATURES) & FEATURE_RECONNECT != 0;
             if !can_reconnect || received == 0 {
                 return error;
             }
             shared.mux.borrow_mut().reconnect();
             page.store_u32(CONNECTION, RECONNECT, Ordering::SeqCst);
-            self.channel.notify();
+            channel.notify();
         }
     }
+}
 
-    /// Waits while a reconnect is under way; it may be at the very start too (dom0less).
-    fn connected(&self, page: &SharedPage) -> impl Future<Output = ()> {
-        poll_fn(|cx| {
-            loop {
-                let seen = self.channel.count();
-                if load(page, CONNECTION) != RECONNECT {
-                    return Poll::Ready(());
-                }
-                ready!(self.channel.poll_after(seen, cx));
-            }
-        })
-    }
-
-    /// Moves messages until there is nothing to do. Ready when that cannot go on, with the reason.
-    fn poll_messages(&self, connection: &mut Connection<'_>, shared: &Shared, cx: &mut Context<'_>) -> Poll<Error> {
+/// Waits while a reconnect is under way; it may be at the very start too (dom0less).
+fn connected<H: Hypervisor>(page: &SharedPage, channel: &Channel<H>) -> impl Future<Output = ()> {
+    poll_fn(|cx| {
         loop {
-            let before = mem::replace(&mut connection.events, self.channel.count());
-            let kicked = shared.kick.count();
-            let progress = match connection.pump(shared) {
-                Ok(progress) => progress,
-                Err(error) => return Poll::Ready(error),
-            };
-            if progress.moved {
-                self.channel.notify();
+            let seen = channel.count();
+            if load(page, CONNECTION) != RECONNECT || !channel.is_open() {
+                return Poll::Ready(());
             }
-            if progress.moved || connection.events != before {
-                self.channel.served(progress.moved);
-            }
-            if let Some(error) = stopped(connection.page) {
-                return Poll::Ready(error);
-            }
-            if progress.again {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let event = self.channel.poll_after(connection.events, cx);
-            ready!(any([event, shared.kick.poll_after(kicked, cx)]));
+            ready!(channel.poll_after(seen, cx));
         }
+    })
+}
+
+/// Moves messages until there is nothing to do. Ready when that cannot go on, with the reason.
+fn poll_messages<H: Hypervisor>(
+    channel: &Channel<H>,
+    connection: &mut Connection<'_>,
+    shared: &Shared,
+    cx: &mut Context<'_>,
+) -> Poll<Error> {
+    loop {
+        if !channel.is_open() {
+            return Poll::Ready(Error::Disconnected);
+        }
+        let before = mem::replace(&mut connection.events, channel.count());
+        let kicked = shared.kick.count();
+        let progress = match connection.pump(shared) {
+            Ok(progress) => progress,
+            Err(error) => return Poll::Ready(error),
+        };
+        if progress.moved {
+            channel.notify();
+        }
+        if progress.moved || connection.events != before {
+            channel.served(progress.moved);
+        }
+        if let Some(error) = stopped(connection.page) {
+            return Poll::Ready(error);
+        }
+        if progress.again {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let event = channel.poll_after(connection.events, cx);
+        ready!(any([event, shared.kick.poll_after(kicked, cx)]));
     }
 }
 

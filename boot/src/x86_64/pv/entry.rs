@@ -7,7 +7,8 @@
 
 use core::arch::global_asm;
 
-// XEN_ELFNOTE_ENTRY (1), VIRT_BASE (3), PADDR_OFFSET (4), XEN_VERSION (5), GUEST_OS (6), LOADER (8): public/elfnote.h.
+// XEN_ELFNOTE_ENTRY (1), VIRT_BASE (3), PADDR_OFFSET (4), XEN_VERSION (5), GUEST_OS (6), LOADER (8), SUSPEND_CANCEL (14):
+// public/elfnote.h.
 // A PVH loader looks at none of them.
 global_asm!(
     r#"
@@ -30,6 +31,9 @@ global_asm!(
     fata_text_note 5, "xen-3.0"
     fata_text_note 6, "fata"
     fata_text_note 8, "generic"
+    .long 4, 4, 14
+    .asciz "Xen"
+    .long 1
     .popsection
 
     .pushsection .text.boot, "ax", @progbits

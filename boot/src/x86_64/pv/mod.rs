@@ -70,8 +70,11 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     unsafe { memory::init(frames) };
     say_what_is_lost(&usable);
 
-    // SAFETY: the window holds no memory and has tables, see above.
-    unsafe { xen.init_pv(window, info.shared_info()) }.map_err(|_| "Xen refuses to map the shared-info page")?;
+    let root = Pfn(info.tables().start / FRAME_SIZE);
+    // SAFETY: the window holds no memory and has tables, see above. The builder's structure has a page between the image and
+    // its tables, which is not usable memory; `info` looks at a copy.
+    unsafe { xen.init_pv(window, ptr::with_exposed_provenance_mut(start_info as usize), root) }
+        .map_err(|_| "Xen refuses to map the shared-info page")?;
     let command_line = info.command_line();
     if command_line.len() >= COMMAND_LINE_MAX {
         console::write(b"fata: the command line is cut after 1023 bytes\n");
