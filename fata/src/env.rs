@@ -184,6 +184,7 @@ impl Env {
             grants: port.grants(),
             ports: port.ports(),
             events: port.events(),
+            watches: port.watches(),
             tasks: tasks.tasks,
             timers: tasks.timers,
             console_dropped: port.console_dropped(),

@@ -52,6 +52,9 @@ pub trait Port {
     /// What has happened on them.
     fn events(&self) -> Events;
 
+    /// Places in the machine's configuration that are watched for changes.
+    fn watches(&self) -> usize;
+
     /// The network interfaces there are, by number.
     #[cfg(feature = "net")]
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)>;

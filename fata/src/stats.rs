@@ -68,6 +68,8 @@ pub struct Stats {
     pub ports: usize,
     /// Events on them.
     pub events: Events,
+    /// Places in the machine's configuration that are watched for changes.
+    pub watches: usize,
     /// Tasks alive.
     pub tasks: usize,
     /// Timers running.

@@ -33,14 +33,14 @@ impl Tsc {
         self.base.wrapping_add(now << self.log2_ghz)
     }
 
-    /// Writes the record that converts the counter to system time, as Xen does when it schedules a vCPU.
+    /// Writes the record that converts the counter at `now` to `system_time`, as Xen does when it schedules a vCPU.
     ///
     /// ns = system_time + (((tsc - tsc_timestamp) shifted by tsc_shift) * mul >> 32), with mul = 2^31 throughout.
-    pub(crate) fn anchor(self, time: &VcpuTimeInfo, now: u64) {
+    pub(crate) fn anchor(self, time: &VcpuTimeInfo, now: u64, system_time: u64) {
         let version = time.version.load(Relaxed);
         time.version.store(version.wrapping_add(1), Relaxed);
         time.tsc_timestamp.store(self.at(now), Relaxed);
-        time.system_time.store(now, Relaxed);
+        time.system_time.store(system_time, Relaxed);
         time.tsc_to_system_mul.store(1 << 31, Relaxed);
         time.tsc_shift.store(1 - self.log2_ghz as i8, Relaxed);
         time.flags.store(TSC_STABLE, Relaxed);
@@ -79,7 +79,7 @@ mod tests {
             let tsc = Tsc::new(&mut rng);
             let time = VcpuTimeInfo::default();
             let anchored = rng.below(1 << 40);
-            tsc.anchor(&time, anchored);
+            tsc.anchor(&time, anchored, anchored);
             for after in [0, 1, 2, 3, 999, 1_000_000_007] {
                 assert_eq!(convert(&time, tsc.at(anchored + after)), anchored + after, "{tsc:?}");
             }

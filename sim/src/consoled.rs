@@ -1,12 +1,12 @@
 //! xenconsoled: the other end of a domain's console ring (xen/include/public/io/console.h).
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-use fata_hypercall::Port;
+use fata_hypercall::{Port, SharedPage};
 
 use crate::domain::Domain;
 use crate::grants::{Access, Mapping};
@@ -41,8 +41,8 @@ pub struct Consoled {
 
 struct Shared {
     dom0: Domain,
-    page: Mapping,
-    port: Port,
+    page: RefCell<Mapping>,
+    port: Cell<Port>,
     output: RefCell<Vec<u8>>,
     input: RefCell<VecDeque<u8>>,
     stopped: Cell<bool>,
@@ -52,14 +52,12 @@ impl Consoled {
     /// Attaches to a domain's console; `None` if it has none, or a daemon already.
     #[must_use]
     pub fn start(sim: &Sim, domain: &Domain) -> Option<Self> {
-        let ring = domain.state.console.get()?;
         let dom0 = sim.dom0().clone();
-        let page = dom0.map_grant(domain.id(), CONSOLE_GRANT, Access::Write).ok()?;
-        let port = dom0.bind_interdomain(domain.id(), ring.port).ok()?;
+        let (page, port) = attach(&dom0, domain)?;
         let shared = Rc::new(Shared {
             dom0,
-            page,
-            port,
+            page: RefCell::new(page),
+            port: Cell::new(port),
             output: RefCell::default(),
             input: RefCell::default(),
             stopped: Cell::new(false),
@@ -68,6 +66,10 @@ impl Consoled {
             shared.dom0.own_port(port, &waker);
             let shared = Rc::clone(&shared);
             move || shared.step()
+        });
+        sim.when_restored(domain, {
+            let (shared, waker, domain) = (Rc::clone(&shared), waker.clone(), domain.clone());
+            move |_: &Sim| shared.move_to(&domain, &waker)
         });
         sim.stalls.watch({
             let shared = Rc::clone(&shared);
@@ -101,24 +103,52 @@ impl Consoled {
     }
 }
 
+/// Maps a domain's console and binds to its port.
+fn attach(dom0: &Domain, domain: &Domain) -> Option<(Mapping, Port)> {
+    let ring = domain.state.console.get()?;
+    let page = dom0.map_grant(domain.id(), CONSOLE_GRANT, Access::Write).ok()?;
+    let port = dom0.bind_interdomain(domain.id(), ring.port.get()).ok()?;
+    Some((page, port))
+}
+
 impl Shared {
+    /// The domain was restored: its console is another one.
+    fn move_to(&self, domain: &Domain, waker: &Waker) {
+        let _ = self.dom0.machine.close(&self.dom0.state, self.port.get());
+        if let Some((page, port)) = attach(&self.dom0, domain) {
+            self.dom0.own_port(port, waker);
+            self.page.replace(page);
+            self.port.set(port);
+        }
+    }
+
+    fn page(&self) -> Ref<'_, SharedPage> {
+        Ref::map(self.page.borrow(), Mapping::page)
+    }
+
     fn load(&self, offset: usize) -> u32 {
-        self.page.page().load_u32(offset, Acquire).unwrap_or(0)
+        self.page().load_u32(offset, Acquire).unwrap_or(0)
     }
 
     /// What waits for somebody who sleeps, while all sleep.
     fn due(&self) -> Option<String> {
-        let forgotten =
-            !self.stopped.get() && self.load(OUT_PROD) != self.load(OUT_CONS) && !self.dom0.state.is_pending(self.port);
-        forgotten.then(|| format!("the guest has written to console port {} and not notified", self.port))
+        let forgotten = !self.stopped.get()
+            && self.load(OUT_PROD) != self.load(OUT_CONS)
+            && !self.dom0.state.is_pending(self.port.get());
+        forgotten.then(|| {
+            format!(
+                "the guest has written to console port {} and not notified",
+                self.port.get()
+            )
+        })
     }
 
     fn step(&self) -> Next {
-        self.dom0.take_pending(self.port);
+        self.dom0.take_pending(self.port.get());
         if self.stopped.get() {
             return Next::Sleep;
         }
-        let (page, load) = (self.page.page(), |offset| self.load(offset));
+        let (page, load) = (self.page(), |offset| self.load(offset));
         let mut moved = false;
 
         let (mut cons, prod) = (load(OUT_CONS), load(OUT_PROD));
@@ -147,7 +177,7 @@ impl Shared {
         }
         page.store_u32(IN_PROD, prod, Release);
         if moved {
-            let _ = self.dom0.machine.send(&self.dom0.state, self.port);
+            let _ = self.dom0.machine.send(&self.dom0.state, self.port.get());
         }
         Next::Sleep
     }

@@ -11,7 +11,8 @@ use fata_hypercall::abi::grant_table::EntryV1;
 use fata_hypercall::abi::sched::POLL_MAX_PORTS;
 use fata_hypercall::abi::shared_info::SharedInfo;
 use fata_hypercall::{
-    DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Port, ServiceRing, SharedPage, ShutdownReason, SystemTime, Version,
+    DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Port, ServiceRing, SharedPage, ShutdownReason, Suspended, SystemTime,
+    Version,
 };
 
 use crate::clock::Tsc;
@@ -94,16 +95,22 @@ pub(crate) struct Sleep {
 /// A ring that the toolstack made for a service.
 pub(crate) struct ServiceRun {
     pub(crate) run: Rc<Run>,
-    pub(crate) port: Port,
+    pub(crate) port: Cell<Port>,
 }
 
 /// What Xen keeps for one domain.
 pub(crate) struct DomainState {
-    pub(crate) id: DomId,
+    id: Cell<DomId>,
+    /// How often it was restored: what peers had of it before is of a domain that does not exist any more.
+    pub(crate) incarnation: Cell<u32>,
+    /// What becomes of it when it suspends itself, if the toolstack has asked it to.
+    pub(crate) suspension: Cell<Option<Suspended>>,
     pub(crate) config: DomainConfig,
     pub(crate) slot: SlotId,
     pub(crate) info: Rc<Run>,
-    pub(crate) tsc: Tsc,
+    pub(crate) tsc: Cell<Tsc>,
+    /// The host's system time less the simulator's, modulo 2^64: hosts have been up for different times.
+    pub(crate) host_time: Cell<u64>,
     pub(crate) memory: RefCell<Memory>,
     pub(crate) grant_frames: Box<[OnceCell<Rc<Run>>]>,
     pub(crate) grants_claimed: Cell<bool>,
@@ -130,12 +137,19 @@ impl DomainState {
         let tsc = Tsc::new(&mut rng);
         let first_gfn = 0x1000 + rng.below(0x10_0000);
         let info = Run::new(1);
-        tsc.anchor(&info.shared_info().vcpu_info[0].time, machine.now.get());
+        tsc.anchor(
+            &info.shared_info().vcpu_info[0].time,
+            machine.now.get(),
+            machine.now.get(),
+        );
         Self {
-            id,
+            id: Cell::new(id),
+            incarnation: Cell::new(0),
+            suspension: Cell::new(None),
             slot,
             info,
-            tsc,
+            tsc: Cell::new(tsc),
+            host_time: Cell::new(0),
             memory: RefCell::new(Memory::new(config.pages, config.zeroed_pages, first_gfn)),
             grant_frames: (0..config.grant_frames).map(|_| OnceCell::new()).collect(),
             grants_claimed: Cell::new(false),
@@ -170,9 +184,26 @@ impl DomainState {
             machine.wake(self.slot);
         }
         if machine.one_in(8) {
-            self.tsc
-                .anchor(&self.info.shared_info().vcpu_info[0].time, machine.now.get());
+            self.anchor_clock(machine);
         }
+    }
+
+    pub(crate) fn id(&self) -> DomId {
+        self.id.get()
+    }
+
+    pub(crate) fn set_id(&self, id: DomId) {
+        self.id.set(id);
+    }
+
+    /// The domain's system time at the simulator's.
+    pub(crate) fn system_time(&self, now: u64) -> u64 {
+        now.wrapping_add(self.host_time.get())
+    }
+
+    pub(crate) fn anchor_clock(&self, machine: &Machine) {
+        let (time, now) = (&self.info.shared_info().vcpu_info[0].time, machine.now.get());
+        self.tsc.get().anchor(time, now, self.system_time(now));
     }
 
     pub(crate) fn is_pending(&self, port: Port) -> bool {
@@ -194,7 +225,7 @@ impl Domain {
     /// Its number.
     #[must_use]
     pub fn id(&self) -> DomId {
-        self.state.id
+        self.state.id()
     }
 
     /// The name from its configuration.
@@ -209,10 +240,10 @@ impl Domain {
         &self.state.faults
     }
 
-    /// System time, which is virtual and the same in every domain.
+    /// System time, which is virtual, and the same in every domain that was not restored.
     #[must_use]
     pub fn now(&self) -> SystemTime {
-        SystemTime(self.machine.now.get())
+        SystemTime(self.state.system_time(self.machine.now.get()))
     }
 
     /// Why the domain has shut down, once it has.
@@ -348,14 +379,14 @@ unsafe impl Hypervisor for Domain {
     fn console_ring(&self) -> Option<ServiceRing<'_>> {
         self.state.console.get().map(|ring| ServiceRing {
             page: ring.run.page(0),
-            port: ring.port,
+            port: ring.port.get(),
         })
     }
 
     fn store_ring(&self) -> Option<ServiceRing<'_>> {
         self.state.store.get().map(|ring| ServiceRing {
             page: ring.run.page(0),
-            port: ring.port,
+            port: ring.port.get(),
         })
     }
 
@@ -370,7 +401,7 @@ unsafe impl Hypervisor for Domain {
 
     fn tsc(&self) -> u64 {
         self.machine.interleave(8);
-        self.state.tsc.at(self.machine.now.get())
+        self.state.tsc.get().at(self.machine.now.get())
     }
 
     fn evtchn_alloc_unbound(&self, remote: DomId) -> Result<Port, Errno> {
@@ -421,9 +452,10 @@ unsafe impl Hypervisor for Domain {
                 deadline
             }
         });
+        let now = self.now().0;
         // do_poll: blocked first, then a look at the listed ports, pending or not masked or not.
         if ports.iter().any(|&port| self.state.is_pending(port))
-            || deadline.is_some_and(|deadline| deadline.0 != 0 && deadline.0 <= self.machine.now.get())
+            || deadline.is_some_and(|deadline| deadline.0 != 0 && deadline.0 <= now)
             || self.machine.one_in(self.state.spurious_wakes.get())
         {
             return;
@@ -433,7 +465,9 @@ unsafe impl Hypervisor for Domain {
         // A time-out of 0 means none.
         self.machine.sleep(
             self.state.slot,
-            deadline.map(|deadline| deadline.0).filter(|&time| time != 0),
+            deadline
+                .filter(|deadline| deadline.0 != 0)
+                .map(|deadline| deadline.0.wrapping_sub(self.state.host_time.get())),
         );
     }
 
@@ -441,6 +475,10 @@ unsafe impl Hypervisor for Domain {
         self.machine.note(0x5, reason as u64);
         self.state.shutdown.set(Some(reason));
         self.machine.sleep(self.state.slot, None);
+    }
+
+    fn suspend(&self) -> Result<Suspended, Errno> {
+        self.stand_still()
     }
 
     fn grant_max_frames(&self) -> u32 {

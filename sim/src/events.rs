@@ -58,7 +58,7 @@ impl Machine {
             let at = self.now.get() + 1 + self.below(late_by.as_nanos() as u64);
             let late = Late {
                 at,
-                domain: to.id,
+                domain: to.id(),
                 port,
             };
             self.late.0.borrow_mut().push(late);

@@ -59,6 +59,11 @@ struct Pin {
 pub(crate) struct Pins(BTreeMap<u32, Pin>);
 
 impl Pins {
+    /// Nobody uses any entry.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Reference, frame and peer of each entry in use.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u32, DomId)> + '_ {
         self.0.iter().map(|(&reference, pin)| (reference, pin.gfn, pin.peer))
@@ -155,6 +160,8 @@ impl DomainState {
 pub struct Mapping {
     peer: Domain,
     granter: Rc<DomainState>,
+    /// The granter's, when it was mapped. The page of a domain that was restored since is a page of the old one's.
+    incarnation: u32,
     reference: GrantRef,
     access: Access,
     run: Rc<Run>,
@@ -177,8 +184,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if !self.granter.unpin(self.reference, self.access) {
-            let granter = self.granter.id;
+        let is_same = self.incarnation == self.granter.incarnation.get();
+        if is_same && !self.granter.unpin(self.reference, self.access) {
+            let granter = self.granter.id();
             self.peer.machine.violation(format!(
                 "{granter} took back grant {} while {} still had it mapped",
                 self.reference,
@@ -193,7 +201,9 @@ impl fmt::Debug for Mapping {
         write!(
             f,
             "Mapping of {} grant {} ({:?})",
-            self.granter.id, self.reference, self.access
+            self.granter.id(),
+            self.reference,
+            self.access
         )
     }
 }
@@ -209,6 +219,7 @@ impl Domain {
         self.machine.note(0x6, u64::from(reference.0));
         Ok(Mapping {
             peer: self.clone(),
+            incarnation: granter.incarnation.get(),
             granter,
             reference,
             access,

@@ -88,7 +88,7 @@ impl DomainState {
 
     /// What Xen's own books show. xenstored's are added by the simulator.
     pub(crate) fn leaks(&self) -> Leaks {
-        let prepared = [&self.console, &self.store].map(|ring| ring.get().map(|ring| ring.port));
+        let prepared = [&self.console, &self.store].map(|ring| ring.get().map(|ring| ring.port.get()));
         let entries = self.active_grants();
         Leaks {
             pages: self.memory.borrow().used(),

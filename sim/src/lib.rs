@@ -99,6 +99,7 @@ mod machine;
 mod memory;
 pub mod netback;
 mod ports;
+mod restore;
 mod rng;
 mod sim;
 mod stalls;

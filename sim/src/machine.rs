@@ -42,12 +42,15 @@ pub(crate) struct Machine {
     pub(crate) rng: RefCell<Rng>,
     trace: Cell<u64>,
     domains: RefCell<Vec<Rc<DomainState>>>,
+    last_domain: Cell<DomId>,
     slots: RefCell<Vec<Slot>>,
     pub(crate) late: LateEvents,
     /// What the slots run. It belongs to the simulator, since it holds handles of the machine.
     bodies: Weak<Bodies>,
-    /// A guest is in the middle of a turn.
+    /// A guest is in the middle of a turn, and others may get on meanwhile.
     in_guest: Cell<bool>,
+    /// The domain that was restored in this turn, and what its number was: the toolstack has not done its part yet.
+    restored: Cell<Option<(DomId, DomId)>>,
     violations: RefCell<Vec<String>>,
 }
 
@@ -62,10 +65,12 @@ impl Machine {
             rng: RefCell::new(rng),
             trace: Cell::new(seed),
             domains: RefCell::default(),
+            last_domain: Cell::new(DomId::DOM0),
             slots: RefCell::default(),
             late: LateEvents::default(),
             bodies,
             in_guest: Cell::new(false),
+            restored: Cell::new(None),
             violations: RefCell::default(),
         }
     }
@@ -104,11 +109,11 @@ impl Machine {
     }
 
     pub(crate) fn remove_domain(&self, id: DomId) {
-        self.domains.borrow_mut().retain(|domain| domain.id != id);
+        self.domains.borrow_mut().retain(|domain| domain.id() != id);
     }
 
     pub(crate) fn domain(&self, id: DomId) -> Option<Rc<DomainState>> {
-        self.domains.borrow().iter().find(|domain| domain.id == id).cloned()
+        self.domains.borrow().iter().find(|domain| domain.id() == id).cloned()
     }
 
     pub(crate) fn domains(&self) -> Vec<Rc<DomainState>> {
@@ -191,6 +196,23 @@ impl Machine {
         }
     }
 
+    /// A domain has a new number. Nobody gets on before the toolstack knows.
+    pub(crate) fn note_restored(&self, old: DomId, new: DomId) {
+        self.in_guest.set(false);
+        self.restored.set(Some((old, new)));
+    }
+
+    pub(crate) fn take_restored(&self) -> Option<(DomId, DomId)> {
+        self.restored.take()
+    }
+
+    /// A number for a new domain.
+    pub(crate) fn next_domain(&self) -> DomId {
+        let id = DomId(self.last_domain.get().0 + 1);
+        self.last_domain.set(id);
+        id
+    }
+
     /// Somebody whose deadline has come, and whether it is a domain.
     pub(crate) fn next_due(&self) -> Option<(SlotId, bool)> {
         let (now, slots) = (self.now.get(), self.slots.borrow());
@@ -236,7 +258,7 @@ impl Machine {
 
     /// Sets a port pending in its domain's shared_info and wakes whom Xen would wake (evtchn_2l_set_pending).
     pub(crate) fn raise(&self, domain: &DomainState, port: Port) {
-        self.note(0xe, u64::from(domain.id.0) << 32 | u64::from(port.0));
+        self.note(0xe, u64::from(domain.id().0) << 32 | u64::from(port.0));
         let info = domain.info.shared_info();
         let (word, bit) = (port.0 as usize / 64, 1_u64 << (port.0 % 64));
         let Some(pending) = info.evtchn_pending.get(word) else {
@@ -288,20 +310,27 @@ impl Machine {
         remote_id: DomId,
         remote_port: Port,
     ) -> Result<Port, Errno> {
-        let remote_id = if remote_id == DomId::SELF { local.id } else { remote_id };
+        let remote_id = if remote_id == DomId::SELF {
+            local.id()
+        } else {
+            remote_id
+        };
         let remote = self.domain(remote_id).ok_or(Errno::ESRCH)?;
         let state = remote.ports.borrow().get(remote_port);
-        if state != Some(PortState::Unbound { remote: local.id }) {
+        if state != Some(PortState::Unbound { remote: local.id() }) {
             return Err(Errno::EINVAL);
         }
         let port = local.ports.borrow_mut().open(PortState::Interdomain {
             remote: remote_id,
             port: remote_port,
         })?;
-        remote
-            .ports
-            .borrow_mut()
-            .set(remote_port, PortState::Interdomain { remote: local.id, port });
+        remote.ports.borrow_mut().set(
+            remote_port,
+            PortState::Interdomain {
+                remote: local.id(),
+                port,
+            },
+        );
         self.raise(local, port);
         Ok(port)
     }
@@ -315,7 +344,7 @@ impl Machine {
             remote
                 .ports
                 .borrow_mut()
-                .set(peer, PortState::Unbound { remote: domain.id });
+                .set(peer, PortState::Unbound { remote: domain.id() });
         }
         // Xen clears the pending bit when it frees the port.
         let (word, bit) = (port.0 as usize / 64, 1_u64 << (port.0 % 64));

@@ -12,6 +12,7 @@ use crate::clock::write_wall_clock;
 use crate::domain::{Domain, DomainConfig, DomainState};
 use crate::leaks::Leaks;
 use crate::machine::{Bodies, Body, Machine, SlotId};
+use crate::restore::Moves;
 use crate::stalls::Stalls;
 use crate::store::Store;
 use crate::wire::Switch;
@@ -58,9 +59,9 @@ pub struct Sim {
     pub(crate) dom0: Domain,
     bodies: Rc<Bodies>,
     pub(crate) store: Store,
-    pub(crate) last_domain: Cell<u16>,
     pub(crate) bridges: RefCell<BTreeMap<String, Switch>>,
     pub(crate) stalls: Stalls,
+    pub(crate) moves: Moves,
     max_cost: Cell<u64>,
     tolerant: Cell<bool>,
 }
@@ -93,9 +94,9 @@ impl Sim {
             dom0: dom0.clone(),
             store: store.clone(),
             bodies,
-            last_domain: Cell::new(0),
             bridges: RefCell::default(),
             stalls: Stalls::default(),
+            moves: Moves::default(),
             max_cost: Cell::new(1000),
             tolerant: Cell::new(false),
             machine,
@@ -140,8 +141,9 @@ impl Sim {
 
     /// Sets every domain's wall clock: the time since 1970 that it is now.
     pub fn set_wall_clock(&self, now: Duration) {
-        let at_zero = now.saturating_sub(Duration::from_nanos(self.machine.now.get()));
         for domain in self.machine.domains() {
+            let since_zero = domain.system_time(self.machine.now.get());
+            let at_zero = now.saturating_sub(Duration::from_nanos(since_zero));
             write_wall_clock(domain.info.shared_info(), at_zero);
         }
     }
@@ -306,6 +308,7 @@ impl Sim {
             return false;
         };
         let turns = self.machine.run(slot);
+        self.finish_restores();
         let cost = self.machine.below(self.max_cost.get());
         self.advance_to(self.machine.now.get() + cost);
         if turns.is_multiple_of(AUDIT_EVERY) {

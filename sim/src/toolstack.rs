@@ -1,12 +1,13 @@
 //! What libxl does: it makes domains, their devices, and their end.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
 use fata_hypercall::abi::grant_table::Flags;
-use fata_hypercall::{DomId, GrantRef};
+use fata_hypercall::{DomId, Gfn, GrantRef, Port};
 
 use crate::clock::write_wall_clock;
 use crate::domain::{Domain, DomainConfig, DomainState, ServiceRun};
@@ -23,7 +24,7 @@ pub(crate) const CONSOLE_GRANT: GrantRef = GrantRef(0);
 pub(crate) const STORE_GRANT: GrantRef = GrantRef(1);
 
 /// 2026-01-01, the day on which a simulated host boots.
-const BOOT_DAY: Duration = Duration::from_secs(1_767_225_600);
+pub(crate) const BOOT_DAY: Duration = Duration::from_secs(1_767_225_600);
 
 /// What `xl` writes to `control/shutdown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,6 @@ pub enum ShutdownRequest {
     PowerOff,
     /// `xl reboot`.
     Reboot,
-    /// `xl save`.
-    Suspend,
 }
 
 impl fmt::Display for ShutdownRequest {
@@ -41,7 +40,6 @@ impl fmt::Display for ShutdownRequest {
         f.write_str(match self {
             Self::PowerOff => "poweroff",
             Self::Reboot => "reboot",
-            Self::Suspend => "suspend",
         })
     }
 }
@@ -75,8 +73,7 @@ impl Sim {
     #[must_use]
     pub fn domain(&self, config: impl Into<DomainConfig>) -> Domain {
         let config = config.into();
-        let id = DomId(self.last_domain.get() + 1);
-        self.last_domain.set(id.0);
+        let id = self.machine.next_domain();
         let slot = self.add_domain_slot(&format!("{id} {}", config.name));
         let (console, store) = (config.console, config.store);
         let state = Rc::new(DomainState::new(&self.machine, id, config, slot));
@@ -93,7 +90,7 @@ impl Sim {
         if store {
             let ring = domain.make_service_ring(STORE_GRANT);
             prepare(ring.run.page(0), &mut self.machine.rng.borrow_mut());
-            let port = domain.state.store.get_or_init(|| ring).port;
+            let port = domain.state.store.get_or_init(|| ring).port.get();
             self.store
                 .introduce(&self.dom0, id, port)
                 .expect("the toolstack's own grant and port");
@@ -111,7 +108,7 @@ impl Sim {
     }
 
     /// The nodes that libxl makes for every domain.
-    fn write_domain_nodes(&self, domain: &Domain) {
+    pub(crate) fn write_domain_nodes(&self, domain: &Domain) {
         let (path, id) = (domain_path(domain.id()), domain.id());
         let read_only = [Perm::none(DomId::DOM0), Perm::read(id)];
         let own = [Perm::none(id)];
@@ -160,10 +157,31 @@ impl Sim {
         let index = (0..)
             .find(|index| self.store.read(&format!("{front_dir}/{index}")).is_none())
             .unwrap_or(0);
-        let front = format!("{front_dir}/{index}");
-        let back = format!("{}/backend/vif/{}/{index}", domain_path(DomId::DOM0), id.0);
         let [high, low] = id.0.to_be_bytes();
         let mac = config.mac.unwrap_or([0x00, 0x16, 0x3e, high, low, index as u8]);
+        let config = VifConfig {
+            mac: Some(mac),
+            ..config
+        };
+        let (front, back) = self.write_vif_nodes(id, index, &config);
+        let vif = Netback::start(self, domain, front, back, &config);
+        self.when_restored(domain, {
+            let (vif, domain) = (vif.clone(), domain.clone());
+            move |sim: &Self| {
+                if !vif.is_stopped() {
+                    let (front, back) = sim.write_vif_nodes(domain.id(), index, &config);
+                    vif.move_to(domain.id(), front, back);
+                }
+            }
+        });
+        vif
+    }
+
+    /// The nodes that libxl makes for a network device: where its ends are.
+    fn write_vif_nodes(&self, id: DomId, index: u32, config: &VifConfig) -> (String, String) {
+        let front = format!("{}/device/vif/{index}", domain_path(id));
+        let back = format!("{}/backend/vif/{}/{index}", domain_path(DomId::DOM0), id.0);
+        let mac = config.mac.unwrap_or_default();
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
         let front_perms = [Perm::none(id), Perm::read(DomId::DOM0)];
         let back_perms = [Perm::none(DomId::DOM0), Perm::read(id)];
@@ -197,7 +215,7 @@ impl Sim {
         ] {
             self.node(&format!("{front}/{key}"), value, &front_perms);
         }
-        Netback::start(self, domain, front, back, &config)
+        (front, back)
     }
 
     /// `xl network-detach`: asks the frontend to close and takes the device away when it has, or after `limit`.
@@ -213,8 +231,8 @@ impl Sim {
     /// Removes a device's nodes at once, as a toolstack in a hurry does.
     pub fn forget_vif(&self, vif: &Netback) {
         vif.stop();
-        let _ = self.store.remove(vif.frontend_path());
-        let _ = self.store.remove(vif.backend_path());
+        let _ = self.store.remove(&vif.frontend_path());
+        let _ = self.store.remove(&vif.backend_path());
     }
 
     /// `xl shutdown` and its relatives.
@@ -248,17 +266,22 @@ impl Domain {
     fn make_service_ring(&self, reference: GrantRef) -> ServiceRun {
         let run = Run::new(1);
         let (gfn, _) = self.state.memory.borrow_mut().adopt(Rc::clone(&run));
+        let port = Cell::new(self.open_service(reference, gfn));
+        ServiceRun { run, port }
+    }
+
+    /// Grants a service's page to dom0, and opens a port for it.
+    pub(crate) fn open_service(&self, reference: GrantRef, gfn: Gfn) -> Port {
         let port = self
             .state
             .ports
             .borrow_mut()
             .open(PortState::Unbound { remote: DomId::DOM0 });
-        let port = port.expect("a new domain has free ports");
         let table = self.grant_entries(0).expect("a new domain has a grant table");
         let entry = &table[reference.0 as usize];
         entry.domid.store(DomId::DOM0.0, Release);
         entry.frame.store(gfn.0 as u32, Release);
         entry.flags.store(Flags::PERMIT_ACCESS.bits(), Release);
-        ServiceRun { run, port }
+        port.expect("a new domain has free ports")
     }
 }

@@ -9,10 +9,10 @@ mod scenario;
 
 use std::time::Duration;
 
-use fata_hypercall::Errno;
+use fata_hypercall::{Errno, Suspended};
 use fata_sim::netback::{Behaviour, Checksums, Fill, Malice, Trick};
 use fata_sim::wire::Impairment;
-use fata_sim::{Call, EventFaults, ShutdownRequest, Sim, StoreFaults, VifConfig};
+use fata_sim::{Call, EventFaults, Sim, StoreFaults, VifConfig};
 use scenario::{SECOND, Transfer, World, echo};
 
 /// What strikes while the guest works.
@@ -28,7 +28,7 @@ enum Trouble {
     Storm,
     /// xenstored refuses commits, repeats watch events, pauses.
     Store,
-    /// The toolstack asks for what is not supported.
+    /// The domain is saved and restored, or only copied.
     Suspend,
     /// The backend breaks every rule.
     Malice,
@@ -92,7 +92,10 @@ impl Trouble {
             Self::Silence => vif.set_silent(sim.random(2) == 0),
             Self::Storm => sim.spurious_events(&world.domain, 1 + sim.random(50) as u32),
             Self::Store => sim.store().set_stopped(sim.random(2) == 0),
-            Self::Suspend => sim.request_shutdown(&world.domain, ShutdownRequest::Suspend),
+            Self::Suspend => {
+                let outcome = [Suspended::Cancelled, Suspended::Restored][sim.random(2) as usize];
+                sim.suspend(&world.domain, outcome);
+            }
             Self::Malice => {
                 // One kind of trick each time, or all of them.
                 let first = sim.random(Trick::ALL.len() as u64) as usize;
@@ -134,6 +137,7 @@ impl Trouble {
                 sim.run_for(20 * SECOND);
             }
             Self::Shortage => world.domain.faults().clear(),
+            Self::Suspend => sim.run_until(|| !sim.is_suspending(&world.domain), 60 * SECOND),
             _ => {}
         }
     }

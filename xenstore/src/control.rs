@@ -113,7 +113,7 @@ impl Control {
             }
             let wish = match self.client.read(SHUTDOWN).await {
                 Ok(value) => Request::parse(&value),
-                Err(Error::Refused(_) | Error::Disconnected) => None, // set again, the watch fires again
+                Err(Error::Refused(_) | Error::Disconnected | Error::Restored) => None, // set again, the watch fires again
                 Err(error) => return Err(error),
             };
             if wish.is_some_and(|wish| self.follows(wish)) {

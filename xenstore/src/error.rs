@@ -33,6 +33,9 @@ pub enum Error {
     /// The connection was lost and is being made anew. What belonged to the old one is gone: the transaction, and
     /// the answer to the request, which may have been carried out or not. The next request waits for the new one.
     Disconnected,
+    /// The domain was restored, and what was asked, or was to be asked, may tell of grants, ports or paths of its former life.
+    /// Who has none to tell of may simply ask again.
+    Restored,
     /// Nothing serves requests any more: the future [`run`](crate::Store::run) ended or was dropped.
     Stopped,
     /// A transaction met other writers on each of its attempts.
@@ -70,6 +73,7 @@ impl fmt::Display for Error {
             Self::BadRing => "impossible indices in the xenstore ring",
             Self::ServerStopped(code) => return write!(f, "xenstored stopped with error {code}"),
             Self::Disconnected => "the connection to xenstored was lost and is made anew",
+            Self::Restored => "the domain was restored meanwhile",
             Self::Stopped => "the xenstore client has stopped",
             Self::Contended => "the transaction met other writers each time",
             Self::TimedOut => "the time limit passed",

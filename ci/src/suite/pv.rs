@@ -46,7 +46,10 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     life::an_idle_guest_uses_no_time,
     life::pause_and_unpause,
     input::a_backend_that_never_connects,
-    suspend::save_and_restore,
+    suspend::a_download_survives,
+    suspend::nothing_is_left_behind,
+    suspend::a_copy_changes_nothing,
+    suspend::tasks_are_told_and_clocks_are_right,
 ];
 
 /// One file, started twice, side by side.

@@ -1,24 +1,154 @@
 //! Guests that are saved, restored, migrated and copied.
 
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
 use super::bench::Running;
-use super::{Bench, Failure, Test};
+use super::{Bench, Failure, Test, ensure};
 
-pub(super) const TESTS: &[Test] = &[("suspend::save_and_restore", save_and_restore)];
+pub(super) const TESTS: &[Test] = &[
+    ("suspend::a_download_survives", a_download_survives),
+    ("suspend::nothing_is_left_behind", nothing_is_left_behind),
+    ("suspend::a_copy_changes_nothing", a_copy_changes_nothing),
+    (
+        "suspend::tasks_are_told_and_clocks_are_right",
+        tasks_are_told_and_clocks_are_right,
+    ),
+];
 
-/// Saves the guest and restores it.
-fn cycle(bench: &Bench<'_>, guest: &Running<'_>) -> Result<(), Failure> {
-    let name = &guest.name;
-    bench.dom0(&format!("xl save {name} /tmp/{name}.save 2>&1"))?;
-    bench.dom0(&format!("xl restore /tmp/{name}.save 2>&1; rm /tmp/{name}.save"))?;
+/// `xl save` and `xl restore`. The restored domain has another number.
+const SAVE_AND_RESTORE: &str =
+    "xl save NAME /tmp/NAME.save 2>&1 && xl restore /tmp/NAME.save 2>&1 && rm /tmp/NAME.save";
+
+/// To this host and without a network in between; else as to any other.
+const MIGRATE: &str = "xl migrate -s '' NAME 'xl migrate-receive' 2>&1";
+
+/// Makes a copy while the guest stands still, and lets it go on.
+const COPY: &str = "xl save -c NAME /tmp/NAME.save 2>&1 && rm /tmp/NAME.save";
+
+fn toolstack(bench: &Bench<'_>, guest: &Running<'_>, script: &str) -> Result<(), Failure> {
+    bench.dom0(&script.replace("NAME", &guest.name)).map(drop)
+}
+
+/// What must not grow: grants, ports, watches, tasks, memory in use.
+fn holdings(bench: &Bench<'_>, guest: &Running<'_>) -> Result<[u64; 5], Failure> {
+    let text = bench.dom0(&format!("curl -sS --fail http://{}/stats", guest.v4))?;
+    let stats: Value = serde_json::from_str(&text).map_err(|error| Failure::Wrong(format!("{error}: {text}")))?;
+    let number = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or(u64::MAX);
+    ensure!(number("/grants/quarantined") == 0, "pages in quarantine: {text}");
+    Ok(["/grants/active", "/ports", "/watches", "/tasks", "/memory/used"].map(number))
+}
+
+pub(super) fn a_download_survives(bench: &Bench<'_>) -> Result<(), Failure> {
+    let echo = bench.start(bench.server("echo", "")?)?;
+    echo.says("listening")?;
+    bench.peer(&format!("chargen {}:19 --bytes 1", echo.v4))?;
+    // Every byte is compared with what it should be.
+    bench.dom0(&format!(
+        "(/tmp/peer chargen {}:19 --bytes {} > /tmp/download 2>&1; echo \"status $?\" >> /tmp/download) &",
+        echo.v4,
+        64 << 20
+    ))?;
+    let received = || {
+        bench.dom0(&format!(
+            "cat /sys/class/net/vif$(xl domid {}).0/statistics/rx_bytes",
+            echo.name
+        ))
+    };
+    let began = Instant::now();
+    while received()?.trim().parse().unwrap_or(0_u64) < 8 << 20 {
+        ensure!(began.elapsed() < Duration::from_secs(60), "the download does not begin");
+    }
+    toolstack(bench, &echo, SAVE_AND_RESTORE)?;
+    let rest = received()?.trim().parse().unwrap_or(0_u64);
+    ensure!(rest < 48 << 20, "it was over before the guest was saved");
+    bench.dom0("n=0; until grep -q status /tmp/download; do n=$((n+1)); test $n -lt 600; usleep 100000; done")?;
+    let result = bench.dom0("cat /tmp/download; rm /tmp/download")?;
+    ensure!(result.contains("status 0"), "the download failed: {result}");
     Ok(())
 }
 
-pub(super) fn save_and_restore(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn nothing_is_left_behind(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
-    bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
-    cycle(bench, &http)?;
-    http.says("resumed in a new domain")?;
-    bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+    // Once, so that what is made at the first time is there.
+    toolstack(bench, &http, SAVE_AND_RESTORE)?;
+    let before = holdings(bench, &http)?;
+    for round in 0..20 {
+        toolstack(bench, &http, SAVE_AND_RESTORE)?;
+        bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+        let [.., used] = before;
+        let after = holdings(bench, &http)?;
+        let [.., used_now] = after;
+        ensure!(
+            before[..4] == after[..4] && used_now < used + (16 << 10),
+            "round {round}: {before:?}, {after:?}"
+        );
+    }
+    for _ in 0..5 {
+        toolstack(bench, &http, MIGRATE)?;
+        bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+    }
+    let after = holdings(bench, &http)?;
+    ensure!(
+        before == after,
+        "grants, ports, watches, tasks, heap: {before:?}, at the end {after:?}"
+    );
+    Ok(())
+}
+
+pub(super) fn a_copy_changes_nothing(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?)?;
+    http.says("listening")?;
+    let id = bench.host.domain(&http.name)?.map(|domain| domain.id);
+    let before = holdings(bench, &http)?;
+    for _ in 0..3 {
+        toolstack(bench, &http, COPY)?;
+        bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+    }
+    let console = http.says("only copied")?;
+    ensure!(!console.contains("resumed"), "it takes itself for restored:\n{console}");
+    let same = bench.host.domain(&http.name)?.map(|domain| domain.id);
+    ensure!(id == same, "another domain: {id:?}, {same:?}");
+    let after = holdings(bench, &http)?;
+    ensure!(
+        before == after,
+        "grants, ports, watches, tasks, heap: {before:?}, after three copies {after:?}"
+    );
+    // And a guest that was copied can still be saved.
+    toolstack(bench, &http, SAVE_AND_RESTORE)?;
+    bench.peer(&format!("http {}:80 / --expect Fata", http.v4)).map(drop)
+}
+
+pub(super) fn tasks_are_told_and_clocks_are_right(bench: &Bench<'_>) -> Result<(), Failure> {
+    let probe = bench.start(bench.guest("probe")?.arguments("-- lifecycle"))?;
+    probe.says("waiting")?;
+    bench.dom0(&format!("xl save {0} /tmp/{0}.save 2>&1 && sleep 3", probe.name))?;
+    bench.dom0(&format!(
+        "xl restore /tmp/{0}.save 2>&1 && rm /tmp/{0}.save",
+        probe.name
+    ))?;
+    let console = probe.says("timers run")?;
+    let number = |before: &str, after: &str| {
+        let (_, rest) = console.split_once(before)?;
+        rest.split_once(after)?.0.trim().parse::<u64>().ok()
+    };
+    let (Some(then), Some(up), Some(clock)) = (
+        number("suspending, up", "ms"),
+        number("resumed, up", "ms"),
+        number("ms, clock", "s"),
+    ) else {
+        return Err(Failure::Wrong(format!("not told:\n{console}")));
+    };
+    ensure!(
+        (then..then + 2500).contains(&up),
+        "{then} ms up, after three seconds in a file {up} ms"
+    );
+    let now: u64 = bench.dom0("date +%s")?.trim().parse().unwrap_or_default();
+    ensure!(
+        (now - 60..=now + 1).contains(&clock),
+        "its clock says {clock}, dom0's {now}"
+    );
     Ok(())
 }

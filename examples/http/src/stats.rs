@@ -13,7 +13,7 @@ pub(crate) fn json(stats: &Stats) -> String {
         json,
         "{{\"uptime_ms\":{},\"memory\":{{\"total\":{},\"used\":{},\"free\":{}}},\
          \"grants\":{{\"active\":{},\"quarantined\":{}}},\"ports\":{},\
-         \"events\":{{\"received\":{},\"sent\":{},\"sleeps\":{}}},\"tasks\":{},\"timers\":{},\
+         \"events\":{{\"received\":{},\"sent\":{},\"sleeps\":{}}},\"watches\":{},\"tasks\":{},\"timers\":{},\
          \"console_dropped\":{},\"interfaces\":[",
         stats.uptime.as_millis() as u64,
         stats.memory.total,
@@ -25,6 +25,7 @@ pub(crate) fn json(stats: &Stats) -> String {
         stats.events.received,
         stats.events.sent,
         stats.events.sleeps,
+        stats.watches,
         stats.tasks,
         stats.timers,
         stats.console_dropped,

@@ -200,6 +200,10 @@ impl<H: Hypervisor> Port for XenPort<H> {
         self.ports.len()
     }
 
+    fn watches(&self) -> usize {
+        self.store.get().map_or(0, |store| store.stats().watches)
+    }
+
     fn events(&self) -> Events {
         let stats = self.ports.stats();
         Events {

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-use fata_hypercall::PAGE_SIZE;
+use fata_hypercall::{DomId, PAGE_SIZE};
 
 use crate::domain::Domain;
 use crate::sim::{Sim, Waker};
@@ -148,8 +148,6 @@ pub struct Stats {
 pub struct Netback {
     backend: Rc<RefCell<Backend>>,
     waker: Waker,
-    front: String,
-    back: String,
 }
 
 impl Netback {
@@ -157,15 +155,7 @@ impl Netback {
         let mut made = None;
         let waker = sim.add_service(&format!("netback for {}", guest.id()), |waker| {
             let plug = sim.bridge(&config.bridge).plug(&waker);
-            let backend = Backend::new(
-                sim,
-                guest.id(),
-                front.clone(),
-                back.clone(),
-                config.backend,
-                plug,
-                waker,
-            );
+            let backend = Backend::new(sim, guest.id(), front, back, config.backend, plug, waker);
             let backend = Rc::new(RefCell::new(backend));
             made = Some(Rc::clone(&backend));
             move || backend.borrow_mut().step()
@@ -175,12 +165,18 @@ impl Netback {
             let backend = Rc::clone(&backend);
             move || backend.borrow().due()
         });
-        Self {
-            backend,
-            waker,
-            front,
-            back,
-        }
+        Self { backend, waker }
+    }
+
+    /// The guest was restored: the same device has a new backend, which knows nothing of the old one.
+    pub(crate) fn move_to(&self, guest: DomId, front: String, back: String) {
+        self.backend.borrow_mut().move_to(guest, front, back);
+        self.waker.wake();
+    }
+
+    /// The device was taken away.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.backend.borrow().is_stopped()
     }
 
     /// The backend's own state.
@@ -217,16 +213,16 @@ impl Netback {
         self.backend.borrow_mut().behaviour.checksums = checksums;
     }
 
-    /// The frontend's directory in the store.
+    /// The frontend's directory in the store. It is another one after the guest was restored.
     #[must_use]
-    pub fn frontend_path(&self) -> &str {
-        &self.front
+    pub fn frontend_path(&self) -> String {
+        self.backend.borrow().front().to_owned()
     }
 
-    /// The backend's directory in the store.
+    /// The backend's directory in the store. It is another one after the guest was restored.
     #[must_use]
-    pub fn backend_path(&self) -> &str {
-        &self.back
+    pub fn backend_path(&self) -> String {
+        self.backend.borrow().back().to_owned()
     }
 
     /// Makes it hostile, or honest again, from the next step on.
@@ -271,7 +267,7 @@ impl Netback {
 
 impl fmt::Debug for Netback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Netback({}, {:?})", self.back, self.state())
+        write!(f, "Netback({}, {:?})", self.backend_path(), self.state())
     }
 }
 

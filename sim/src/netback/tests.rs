@@ -664,6 +664,6 @@ fn detaching_asks_first() {
         !sim.remove_vif(&front.vif, Duration::from_secs(1)),
         "this frontend does not listen"
     );
-    assert!(sim.store().read(front.vif.frontend_path()).is_none());
+    assert!(sim.store().read(&front.vif.frontend_path()).is_none());
     assert!(sim.leaks(&front.domain).mappings.is_empty());
 }

@@ -72,6 +72,30 @@ impl Backend {
         }
     }
 
+    /// Goes on as the backend of the same device in a new domain.
+    pub(super) fn move_to(&mut self, guest: DomId, front: String, back: String) {
+        self.crash();
+        self.alive = true;
+        self.restarted = false;
+        (self.guest, self.front, self.back) = (guest, front, back);
+        if self.behaviour.responsive {
+            self.frontend = Some(self.store.watch(&format!("{}/state", self.front), &self.waker));
+        }
+        self.state = XenbusState::Initialising;
+    }
+
+    pub(super) const fn is_stopped(&self) -> bool {
+        self.plug.is_none()
+    }
+
+    pub(super) fn front(&self) -> &str {
+        &self.front
+    }
+
+    pub(super) fn back(&self) -> &str {
+        &self.back
+    }
+
     pub(super) const fn state(&self) -> XenbusState {
         self.state
     }

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use fata_hypercall::{DomId, Errno, Port};
 
 pub use perms::Perm;
-pub(crate) use ring::{Connection, prepare};
+pub(crate) use ring::{Connection, is_busy, prepare};
 use server::Server;
 pub(crate) use server::domain_path;
 pub use server::{Quota, StoreFaults};

@@ -47,6 +47,12 @@ pub(crate) fn prepare(page: &SharedPage, rng: &mut Rng) {
     page.store_u32(SERVER_FEATURES, FEATURES, Release);
 }
 
+/// Whether a request waits in the ring, or an answer to one.
+pub(crate) fn is_busy(page: &SharedPage) -> bool {
+    let load = |offset| page.load_u32(offset, Acquire).unwrap_or(0);
+    load(REQ_PROD) != load(REQ_CONS)
+}
+
 /// A connection: the ring, and what is on its way through it.
 pub(crate) struct Connection {
     pub(crate) domain: DomId,
@@ -116,7 +122,7 @@ impl Connection {
     pub(crate) fn due(&self, server: &Server) -> Option<String> {
         let guest = self.dom0.machine.domain(self.domain)?;
         guest.sleep.get()?;
-        let own = guest.store.get()?.port;
+        let own = guest.store.get()?.port.get();
         if !self.dead && self.load(RSP_PROD) != self.load(RSP_CONS) && !guest.is_pending(own) {
             return Some(format!("{} sleeps over what xenstored has written", self.domain));
         }

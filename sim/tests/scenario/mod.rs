@@ -223,7 +223,7 @@ impl<'a> Transfer<'a> {
                 self.connection.abort();
             }
         }
-        let state = |path| self.world.sim.store().read_text(&format!("{path}/state"));
+        let state = |path: String| self.world.sim.store().read_text(&format!("{path}/state"));
         panic!(
             "{} of {} bytes came back in {limit:?}; frontend {:?}, backend {:?}\nconsole: {}\n{}",
             self.got.borrow().len(),

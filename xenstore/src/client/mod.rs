@@ -166,6 +166,12 @@ impl Client {
         &self.shared.handle
     }
 
+    /// Which life of the domain this is: another number after each restore.
+    #[must_use]
+    pub fn life(&self) -> u32 {
+        self.shared.mux.borrow().life()
+    }
+
     /// What it has done and has to do.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -294,7 +300,7 @@ impl<H: Hypervisor> Store<H> {
         let mut mux = self.client.shared.mux.borrow_mut();
         self.line
             .resume(ports)
-            .inspect(|()| mux.reconnect())
+            .inspect(|()| mux.restore())
             .inspect_err(|error| mux.stop(*error))
     }
 

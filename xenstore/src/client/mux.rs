@@ -85,7 +85,6 @@ pub(super) enum Effect {
 #[derive(Debug)]
 struct Pending {
     id: u32,
-    tx_id: u32,
     kind: MessageType,
     stage: Stage,
     caller: Caller,
@@ -117,6 +116,8 @@ pub(super) struct Mux {
     next_token: u32,
     /// Which connection this is: transactions do not outlive theirs.
     generation: u32,
+    /// How often the domain was restored.
+    life: u32,
     /// Nothing is served any more, and why.
     stopped: Option<Error>,
     /// Requests wait, and none is sent.
@@ -134,6 +135,7 @@ impl Mux {
             next_id: 1,
             next_token: 1,
             generation: 0,
+            life: 0,
             stopped: None,
             held: false,
             settled: Signal::new(),
@@ -155,6 +157,10 @@ impl Mux {
 
     pub(super) const fn generation(&self) -> u32 {
         self.generation
+    }
+
+    pub(super) const fn life(&self) -> u32 {
+        self.life
     }
 
     // The callers' side
@@ -185,7 +191,6 @@ impl Mux {
         self.stats.requests += 1;
         self.pending.push(Pending {
             id,
-            tx_id,
             kind: request.kind(),
             stage: Stage::Waiting(message),
             caller,
@@ -465,14 +470,21 @@ impl Mux {
         }
     }
 
-    /// The connection is lost and a new one begins: whatever was asked fails, and so does what belongs to a transaction of
-    /// the old one; the rest goes on waiting for its turn. The watches are set again.
+    /// The connection is lost and a new one begins: whatever was asked or waits to be asked fails, and the watches
+    /// are set again.
     pub(super) fn reconnect(&mut self) {
-        self.fail(Error::Disconnected, |pending| {
-            let waits = matches!(pending.stage, Stage::Waiting(_));
-            !waits || pending.tx_id != 0 || matches!(pending.effect, Effect::Watch { .. })
-        });
         self.stats.reconnects += 1;
+        self.begin_anew(Error::Disconnected);
+    }
+
+    /// The same, because the domain is another one.
+    pub(super) fn restore(&mut self) {
+        self.life = self.life.wrapping_add(1);
+        self.begin_anew(Error::Restored);
+    }
+
+    fn begin_anew(&mut self, error: Error) {
+        self.fail_all(error);
         for watch in &mut self.watches {
             watch.set |= watch.asking.take().is_some();
         }
@@ -483,16 +495,15 @@ impl Mux {
     pub(super) fn stop(&mut self, error: Error) {
         if self.stopped.is_none() {
             self.stopped = Some(error);
-            self.fail(error, |_| true);
+            self.fail_all(error);
             self.watches.iter().for_each(|watch| watch.events.raise());
             self.settled.raise();
         }
     }
 
-    /// Answers those of the requests with an error.
-    fn fail(&mut self, error: Error, those: impl Fn(&Pending) -> bool) {
+    fn fail_all(&mut self, error: Error) {
         self.pending.retain_mut(|pending| {
-            if matches!(pending.stage, Stage::Over(_)) || !those(pending) {
+            if matches!(pending.stage, Stage::Over(_)) {
                 return true;
             }
             pending.stage = Stage::Over(Err(error));

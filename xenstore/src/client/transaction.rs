@@ -66,12 +66,16 @@ impl Deref for Transaction {
 }
 
 impl Transaction {
-    async fn begin(client: &Client, pause: Duration) -> Result<Self, Error> {
+    /// `life`: the one in which the caller began.
+    async fn begin(client: &Client, pause: Duration, life: u32) -> Result<Self, Error> {
         if !pause.is_zero() {
             client.shared.handle.sleep(pause).await;
             client.shared.mux.borrow_mut().count_retry();
         }
         let permit = Permit::take(client).await;
+        if client.life() != life {
+            return Err(Error::Restored);
+        }
         let (asked, generation) = client.begin();
         let transaction = Some((asked.await?, generation));
         Ok(Self {
@@ -123,13 +127,15 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// See [`Client`]; whatever `body` gives; [`Error::Contended`] if others came first each time.
+    /// See [`Client`]; whatever `body` gives; [`Error::Contended`] if others came first each time; [`Error::Restored`] if the
+    /// domain was restored in the meantime.
     pub async fn transaction<T>(
         &self,
         mut body: impl AsyncFnMut(&Transaction) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let life = self.life();
         for pause in PAUSES {
-            let mut transaction = Transaction::begin(self, Duration::from_millis(pause.into())).await?;
+            let mut transaction = Transaction::begin(self, Duration::from_millis(pause.into()), life).await?;
             let outcome = match body(&transaction).await {
                 Ok(value) => transaction.commit().await.map(|()| value),
                 Err(error) => Err(error), // dropping the transaction aborts it

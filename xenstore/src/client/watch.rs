@@ -110,7 +110,7 @@ impl Client {
             let value = match self.read(path).await {
                 Ok(value) => Some(value),
                 Err(error) if error.is_missing() || error.is_denied() => None,
-                Err(Error::Disconnected) => continue, // set again, the watch fires again
+                Err(Error::Disconnected | Error::Restored) => continue, // set again, the watch fires again
                 Err(error) => return Err(error),
             };
             if let Some(accepted) = accept(value.as_deref()) {

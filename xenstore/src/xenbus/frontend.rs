@@ -314,6 +314,7 @@ impl Frontend {
         let node = self.key("state");
         nodes.push((node.clone(), state.digit().as_bytes()));
         self.unsure = true;
+        let life = self.client.life();
         let outcome = loop {
             let attempt = self.client.transaction(async |transaction| {
                 let old = transaction.read(&node);
@@ -323,7 +324,8 @@ impl Frontend {
                 written
             });
             match attempt.await {
-                Err(Error::Disconnected) => {} // doing it twice does no harm
+                // Doing it twice does no harm, within one life.
+                Err(Error::Disconnected) if self.client.life() == life => {}
                 outcome => break outcome,
             }
         };

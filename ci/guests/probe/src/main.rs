@@ -12,7 +12,7 @@ use core::error::Error;
 use core::fmt::Write;
 use core::time::Duration;
 
-use fata::{Env, ExitCode, Failure};
+use fata::{Env, ExitCode, Failure, LifecycleEvent};
 
 #[fata::main]
 async fn main(env: Env) -> Result<(), Box<dyn Error>> {
@@ -46,6 +46,7 @@ async fn main(env: Env) -> Result<(), Box<dyn Error>> {
             env.sleep(Duration::from_secs(8)).await;
             writeln!(console, "past the flood")?;
         }
+        ["lifecycle"] => lifecycle(env).await?,
         ["resolve", name] => {
             for address in env.net().await?.resolve(name).await? {
                 writeln!(console, "{name} is {address}")?;
@@ -60,6 +61,30 @@ async fn main(env: Env) -> Result<(), Box<dyn Error>> {
         _ => Err(Failure::new(ExitCode::USAGE, "no such request"))?,
     }
     Ok(())
+}
+
+/// Tells of the machine's life, and the time, for ever.
+async fn lifecycle(env: Env) -> core::fmt::Result {
+    let mut console = env.console();
+    let mut lifecycle = env.lifecycle();
+    writeln!(console, "waiting")?;
+    loop {
+        let event = lifecycle.next().await;
+        let (up, clock) = (env.now().since_zero().as_millis(), env.wall_clock().as_secs());
+        match event {
+            LifecycleEvent::Suspending(hold) => {
+                env.sleep(Duration::from_millis(200)).await;
+                writeln!(console, "suspending, up {up} ms")?;
+                drop(hold);
+            }
+            LifecycleEvent::Cancelled => writeln!(console, "cancelled, up {up} ms, clock {clock} s")?,
+            _ => {
+                writeln!(console, "resumed, up {up} ms, clock {clock} s")?;
+                env.sleep(Duration::from_millis(100)).await;
+                writeln!(console, "timers run")?;
+            }
+        }
+    }
 }
 
 /// Allocates that much memory at once, writes to all of it and reads it back.
