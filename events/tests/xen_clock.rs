@@ -143,3 +143,32 @@ proptest! {
         prop_assert_eq!(u128::from(clock.now().as_nanos()), (shifted * u128::from(mul)) >> 32);
     }
 }
+
+/// A restored domain's host has been up for another time: less long than the domain even. Time goes on where it stopped.
+#[test]
+fn it_goes_on_in_a_new_domain() {
+    let hv = Fake::new();
+    let clock = PvClock::new(hv.clone());
+    hv.0.tsc.set(5_000_000_000_000);
+    let before = clock.now();
+    assert_eq!(before, Instant::from_nanos(5_000_000_000_000));
+
+    let time = &hv.shared_info().vcpu_info[0].time;
+    hv.0.tsc.set(70);
+    time.system_time.store(1_000_000_000, Relaxed);
+    clock.resume();
+    assert_eq!(clock.now(), before);
+    hv.0.tsc.set(1070);
+    assert_eq!(clock.now(), before + Duration::from_nanos(1000));
+    // Deadlines that were set before are as far away as they were.
+    assert_eq!(
+        clock.to_system_time(before + Duration::from_secs(3)),
+        Some(SystemTime(4_000_000_070))
+    );
+    assert_eq!(
+        clock.to_system_time(Instant::ZERO),
+        Some(SystemTime(1)),
+        "before that host was up"
+    );
+    assert_eq!(clock.to_system_time(Instant::MAX), None);
+}

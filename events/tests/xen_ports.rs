@@ -586,3 +586,44 @@ proptest! {
         prop_assert!(asleep_at > 0, "it does go to sleep");
     }
 }
+
+/// What was opened in a domain's former life signals nobody, hears nothing and closes nothing, although its number may be
+/// somebody else's by now. Who waits for it is woken, to see that it is gone.
+#[test]
+fn a_port_of_a_former_life_does_nothing() {
+    let hv = Fake::new();
+    let ports = Ports::new(hv.clone());
+    let old = ports.alloc(DomId::DOM0).unwrap();
+    let seen = old.count();
+    assert_eq!(poll_once(old.after(seen)), Poll::Pending);
+    assert!(ports.awaited() == 1 && old.is_open());
+
+    // As Xen leaves it: no ports, no masks.
+    hv.0.open.borrow_mut().clear();
+    for word in &hv.shared_info().evtchn_mask {
+        word.store(0, std::sync::atomic::Ordering::Relaxed);
+    }
+    ports.resume();
+    let masks = &hv.shared_info().evtchn_mask;
+    assert!(
+        masks
+            .iter()
+            .all(|word| word.load(std::sync::atomic::Ordering::Relaxed) == u64::MAX)
+    );
+    assert!(ports.is_empty() && ports.awaited() == 0 && !old.is_open());
+    assert!(poll_once(old.after(seen)).is_ready(), "woken once");
+
+    let new = ports.alloc(DomId::DOM0).unwrap();
+    assert_eq!(new.port(), old.port());
+    let seen = old.count();
+    assert_eq!(poll_once(old.after(seen)), Poll::Pending);
+    assert_eq!(ports.awaited(), 0, "nobody waits for the new one");
+    hv.signal(new.port());
+    assert_eq!(old.count(), seen, "the event is the new one's");
+    assert_eq!(new.count(), 1);
+    old.notify();
+    assert!(hv.0.sent.borrow().is_empty());
+    assert_eq!(poll_once(new.after(1)), Poll::Pending);
+    drop(old);
+    assert!(hv.0.open.borrow().contains(&new.port().0) && ports.len() == 1 && ports.awaited() == 1);
+}

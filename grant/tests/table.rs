@@ -356,3 +356,46 @@ fn sharing_empties_the_quarantine() {
     let _next = table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
     assert_eq!((table.stats().quarantined, table.stats().quarantined_pages), (0, 0));
 }
+
+/// After a restore Xen's table is empty: what was shared before can be dropped as ever, and is granted to nobody again.
+#[test]
+fn a_grant_of_a_former_life_reaches_nobody() {
+    let machine = Machine::new();
+    let table = Table::new(machine.clone());
+    let mut receive = table.share_zeroed(2, DomId::DOM0, ReadWrite).unwrap();
+    let busy = table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
+    machine.map(busy.reference(0), 8);
+    assert!(busy.revoke().is_err());
+    receive.reclaim(0).unwrap()[0] = 7;
+    let stats = table.stats();
+    assert_eq!((stats.in_use, stats.quarantined), (2, 1));
+
+    for reference in 8..512 {
+        for field in [
+            &machine.entry(GrantRef(reference)).flags,
+            &machine.entry(GrantRef(reference)).domid,
+        ] {
+            field.store(0, SeqCst);
+        }
+        machine.entry(GrantRef(reference)).frame.store(0, SeqCst);
+    }
+    table.resume();
+    let stats = table.stats();
+    assert_eq!(
+        (stats.in_use, stats.quarantined),
+        (2, 0),
+        "nobody maps anything any more"
+    );
+    receive.regrant(0);
+    receive.regrant(1);
+    for &reference in receive.references() {
+        assert_eq!(machine.flags(reference), 0, "granted, and to whom?");
+    }
+    assert_eq!(receive.reclaim(0).unwrap()[0], 7);
+    let other = table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
+    assert!(!receive.references().contains(&other.reference(0)));
+    drop(receive);
+    assert_eq!(machine.flags(other.reference(0)), 1);
+    drop(other);
+    assert_eq!((table.stats().in_use, machine.pages_used()), (0, 0));
+}
