@@ -54,6 +54,11 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// Whether its guests are PV and not PVH.
+    pub(super) fn is_pv(&self) -> bool {
+        self.pv
+    }
+
     /// A file of the images' folder.
     pub(super) fn image(&self, file: &str) -> PathBuf {
         self.images.folder.join(file)
