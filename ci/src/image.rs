@@ -57,7 +57,8 @@ pub(crate) const DOMU_OVERLAY: &[(&str, u32, &str)] = &[
 pub(crate) fn key() -> Key {
     let mut parts = vec![recipe::VERSION, recipe::SUITE];
     parts.extend(recipe::PACKAGES.iter().chain(recipe::QEMU_DATA));
-    parts.extend(recipe::DOM0_PROGRAMS.iter().flat_map(|(from, to)| [from, to]));
+    let placed = recipe::DOM0_PROGRAMS.iter().chain(recipe::DOM0_FILES);
+    parts.extend(placed.flat_map(|(from, to)| [from, to]));
     parts.extend(recipe::XENSTORE_NAMES.iter().chain(recipe::DOM0_LIBRARIES));
     parts.extend(recipe::DOM0_MODULES.iter().chain(recipe::DOMU_MODULES));
     Key::of(parts)
@@ -155,6 +156,9 @@ fn dom0(tree: &Tree, modules: &Modules) -> Result<Vec<u8>, Nested> {
     for (from, to) in recipe::DOM0_PROGRAMS {
         archive.file(to, 0o755, &tree.read(from)?)?;
         libraries.extend(tree.libraries(from)?);
+    }
+    for (from, to) in recipe::DOM0_FILES {
+        archive.file(to, 0o644, &tree.read(from)?)?;
     }
     for name in recipe::XENSTORE_NAMES {
         archive.link(&format!("usr/local/bin/{name}"), "xenstore")?;

@@ -67,6 +67,10 @@ pub(crate) const DOM0_PROGRAMS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Files of dom0 that no program of dom0 runs, with the path that libxl knows them by: the Xen that a PV guest with
+/// `pvshim=1` brings along.
+pub(crate) const DOM0_FILES: &[(&str, &str)] = &[("usr/lib/xen-4.17/boot/xen-shim", "usr/lib/xen-4.17/boot/xen-shim")];
+
 /// Other names of the program `xenstore`, which looks at the name it is called by.
 pub(crate) const XENSTORE_NAMES: &[&str] = &[
     "xenstore-exists",

@@ -11,6 +11,7 @@ mod life;
 mod measure;
 mod network;
 mod pv;
+mod shim;
 mod suspend;
 
 use std::fmt;
@@ -80,6 +81,7 @@ fn tests() -> impl Iterator<Item = Test> {
         life::TESTS,
         input::TESTS,
         suspend::TESTS,
+        shim::TESTS,
         pv::TESTS,
         pv::TESTS_OF_BOTH,
         measure::TESTS,

@@ -53,6 +53,19 @@ fn it_never_goes_back() {
     assert_eq!(clock.now(), Instant::from_nanos(1600));
 }
 
+/// A PV guest's counter begins at 0 when the guest is made, and the first stamp is of Xen's last calibration before that.
+#[test]
+fn a_stamp_may_be_older_than_the_counter() {
+    let hv = Fake::new();
+    let time = &hv.shared_info().vcpu_info[0].time;
+    time.tsc_timestamp.store(0_u64.wrapping_sub(700_000), Relaxed);
+    hv.0.tsc.set(100);
+    let clock = PvClock::new(hv.clone());
+    assert_eq!(clock.system_time(), SystemTime(1_000_000_700_100));
+    hv.0.tsc.set(5000);
+    assert_eq!(clock.now(), Instant::from_nanos(4900));
+}
+
 #[test]
 fn a_stamp_from_long_ago_does_not_overflow() {
     let hv = Fake::new();

@@ -175,7 +175,7 @@ impl Running<'_> {
         let console = self.ends()?;
         let line = format!("fata: exit status {status}");
         ensure!(
-            console.lines().any(|l| l.trim_end() == line),
+            console.lines().any(|l| l.trim() == line),
             "no `{line}` on the console:\n{console}"
         );
         Ok(console)

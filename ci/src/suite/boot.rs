@@ -8,6 +8,7 @@ use crate::DomainState;
 
 pub(super) const TESTS: &[Test] = &[
     ("boot::hello_runs_in_2_mib", hello_runs_in_2_mib),
+    ("boot::the_clock_runs_from_the_start", the_clock_runs_from_the_start),
     (
         "boot::one_virtual_cpu_of_several_is_used",
         one_virtual_cpu_of_several_is_used,
@@ -74,6 +75,13 @@ pub(super) fn one_virtual_cpu_of_several_is_used(bench: &Bench<'_>) -> Result<()
     let hello = bench.start(bench.guest("hello")?.vcpus(3))?;
     let console = hello.ends_with(0)?;
     ensure!(console.contains("3 virtual CPUs"), "it does not say so:\n{console}");
+    Ok(())
+}
+
+/// A PV guest's clock once stood still until Xen's next calibration, which is up to a second.
+pub(super) fn the_clock_runs_from_the_start(bench: &Bench<'_>) -> Result<(), Failure> {
+    let console = bench.start(bench.guest("probe")?.arguments("-- clock"))?.ends_with(0)?;
+    ensure!(console.contains("at look Some("), "it stands still:\n{console}");
     Ok(())
 }
 

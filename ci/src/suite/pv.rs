@@ -21,6 +21,7 @@ pub(super) const TESTS: &[Test] = &[
 pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     boot::one_virtual_cpu_of_several_is_used,
     boot::an_error_is_the_exit_status,
+    boot::the_clock_runs_from_the_start,
     boot::a_panic_is_reported_and_crashes,
     boot::a_backtrace_leads_to_the_source,
     boot::page_zero_is_not_mapped,

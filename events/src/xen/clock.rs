@@ -117,8 +117,10 @@ pub(super) fn read_time<H: Hypervisor>(hv: &H) -> SystemTime {
 
 /// The system time when the counter shows `tsc`.
 fn system_time_at(time: &VcpuTimeInfo, tsc: u64) -> SystemTime {
-    // A counter before the stamp is that of another processor, a little behind: no time has passed.
-    let ticks = tsc.saturating_sub(time.tsc_timestamp.load(Ordering::Relaxed));
+    // The stamp may be from before the counter was 0, and is then negative, modulo 2^64: so it is in a PV guest younger than
+    // Xen's last calibration. A counter before the stamp is that of another processor, a little behind: no time has passed.
+    let ticks = tsc.wrapping_sub(time.tsc_timestamp.load(Ordering::Relaxed));
+    let ticks = ticks.cast_signed().max(0).cast_unsigned();
     let shift = time.tsc_shift.load(Ordering::Relaxed);
     let distance = u32::from(shift.unsigned_abs());
     let scaled = if shift < 0 {

@@ -143,15 +143,19 @@ impl Xen {
         // A kernel that ran here before us (kexec) may have left version 2.
         let mut arg = grant_table::SetVersion { version: 1 };
         // SAFETY: the argument is what this operation wants, and lives through the call.
-        unsafe {
+        let set = unsafe {
             call(
                 nr::GRANT_TABLE_OP,
                 grant_table::SET_VERSION,
                 from_mut(&mut arg) as u64,
                 1,
             )
-        }?;
-        Ok(())
+        };
+        match set {
+            // The pv-shim knows one version only, and not this operation.
+            Ok(_) | Err(Errno::EOPNOTSUPP) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The memory map as Xen tells it (`XENMEM_memory_map`): how many of `entries` it filled.

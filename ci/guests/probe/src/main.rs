@@ -46,6 +46,11 @@ async fn main(env: Env) -> Result<(), Box<dyn Error>> {
             env.sleep(Duration::from_secs(8)).await;
             writeln!(console, "past the flood")?;
         }
+        ["clock"] => {
+            let began = env.now();
+            let looks = (1..10_000).find(|_| env.now() > began);
+            writeln!(console, "the clock ran at look {looks:?}")?;
+        }
         ["lifecycle"] => lifecycle(env).await?,
         ["resolve", name] => {
             for address in env.net().await?.resolve(name).await? {
