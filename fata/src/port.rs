@@ -52,6 +52,10 @@ pub trait Port {
     /// What has happened on them.
     fn events(&self) -> Events;
 
+    /// What streams to other domains are made with, if the machine has such a thing.
+    #[cfg(feature = "vchan")]
+    fn vchans(&self) -> Option<fata_vchan::Vchans>;
+
     /// The network interfaces there are, by number.
     #[cfg(feature = "net")]
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)>;
