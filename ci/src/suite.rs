@@ -11,6 +11,7 @@ mod life;
 mod measure;
 mod network;
 mod pv;
+mod vchan;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -80,6 +81,7 @@ fn tests() -> impl Iterator<Item = Test> {
         input::TESTS,
         pv::TESTS,
         pv::TESTS_OF_BOTH,
+        vchan::TESTS,
         measure::TESTS,
     ]
     .into_iter()

@@ -1,6 +1,6 @@
 //! The same images as PV guests.
 
-use super::{Bench, Failure, Test, boot, ensure, input, life, network};
+use super::{Bench, Failure, Test, boot, ensure, input, life, network, vchan};
 
 /// Tests of the other modules, with PV guests instead of PVH guests.
 macro_rules! as_pv {
@@ -46,6 +46,8 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     life::an_idle_guest_uses_no_time,
     life::pause_and_unpause,
     input::a_backend_that_never_connects,
+    vchan::libxenvchan_connects_to_us,
+    vchan::we_connect_to_libxenvchan,
 ];
 
 /// One file, started twice, side by side.
