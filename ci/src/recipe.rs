@@ -51,6 +51,10 @@ pub(crate) const DOM0_PROGRAMS: &[(&str, &str)] = &[
     ("usr/lib/xen-4.17/bin/xenconsoled", "usr/local/sbin/xenconsoled"),
     ("usr/lib/xen-4.17/bin/xentop", "usr/local/sbin/xentop"),
     (
+        "usr/lib/xen-4.17/bin/vchan-socket-proxy",
+        "usr/local/bin/vchan-socket-proxy",
+    ),
+    (
         "usr/lib/xen-4.17/bin/xenstore-control",
         "usr/local/sbin/xenstore-control",
     ),

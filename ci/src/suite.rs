@@ -13,6 +13,7 @@ mod network;
 mod pv;
 mod shim;
 mod suspend;
+mod vchan;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -84,6 +85,7 @@ fn tests() -> impl Iterator<Item = Test> {
         shim::TESTS,
         pv::TESTS,
         pv::TESTS_OF_BOTH,
+        vchan::TESTS,
         measure::TESTS,
     ]
     .into_iter()

@@ -121,6 +121,16 @@ impl Env {
             .collect()
     }
 
+    /// What streams to other domains are made with, as Xen's libvchan has them; `None` if the machine has no such thing, or
+    /// did not answer when the program started.
+    ///
+    /// See [`vchan`](crate::vchan) for an example.
+    #[cfg(feature = "vchan")]
+    #[must_use]
+    pub fn vchans(&self) -> Option<fata_vchan::Vchans> {
+        self.0.port.vchans()
+    }
+
     /// The console.
     #[must_use]
     pub fn console(&self) -> Console {

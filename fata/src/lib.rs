@@ -33,7 +33,8 @@
 //! It runs on one thread. Tasks are futures on one loop, so what they share needs no lock.
 //!
 //! The network is the feature `net`, which is on. A program that has no use for it names this crate with
-//! `default-features = false`, and its image is half as large.
+//! `default-features = false`, and its image is half as large. The feature `vchan`, which is off, adds streams to other
+//! domains of the same host ([`Env::vchans`]).
 //!
 //! # What is below
 //!
@@ -93,6 +94,8 @@ pub use fata_events::{Cancelled, Instant, JoinHandle, Sleep, TimedOut, Timeout};
 pub use fata_macros::main;
 #[cfg(feature = "net")]
 pub use fata_net as net;
+#[cfg(feature = "vchan")]
+pub use fata_vchan as vchan;
 #[cfg(feature = "suspend")]
 pub use lifecycle::{Event as LifecycleEvent, Hold, Lifecycle};
 pub use logger::Logger;

@@ -54,6 +54,9 @@ pub trait Port {
 
     /// Places in the machine's configuration that are watched for changes.
     fn watches(&self) -> usize;
+    /// What streams to other domains are made with, if the machine has such a thing.
+    #[cfg(feature = "vchan")]
+    fn vchans(&self) -> Option<fata_vchan::Vchans>;
 
     /// The network interfaces there are, by number.
     #[cfg(feature = "net")]

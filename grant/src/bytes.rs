@@ -1,4 +1,4 @@
-//! Byte rings: two streams of bytes in one page, as console and xenstore use them.
+//! Byte rings: two streams of bytes in shared memory, as console, xenstore and vchan use them.
 
 use fata_hypercall::SharedPage;
 use fata_hypercall::sync::{Ordering, fence};
@@ -75,7 +75,8 @@ impl ByteLayout {
 /// It keeps its own two indices to itself and never reads them back from the page; the peer's two are read once per
 /// call and checked. Indices are free-running and wrap; they begin wherever the page says.
 ///
-/// The page is an argument of each call, because it usually belongs to something that the ring's owner holds too.
+/// The page is an argument of each call, because it usually belongs to something that the ring's owner holds too. Buffers
+/// may also lie elsewhere: see [`write_with`](Self::write_with).
 ///
 /// ```
 /// use fata_grant::{ByteLayout, ByteRing};
@@ -167,14 +168,31 @@ impl ByteRing {
     ///
     /// # Errors
     /// As [`writable`](Self::writable).
-    #[allow(clippy::indexing_slicing, reason = "cut to the shorter of the two lengths")]
     pub fn write(&mut self, page: &SharedPage, bytes: &[u8]) -> Result<usize, RingError> {
+        self.write_with(page, bytes, |to, piece| {
+            page.write(to, piece);
+        })
+    }
+
+    /// The same for a ring whose buffers need not be in the page with its indices: `put` is called twice, with a place in
+    /// the layout and what to put there.
+    ///
+    /// # Errors
+    /// As [`writable`](Self::writable).
+    #[inline]
+    #[allow(clippy::indexing_slicing, reason = "cut to the shorter of the two lengths")]
+    pub fn write_with(
+        &mut self,
+        page: &SharedPage,
+        bytes: &[u8],
+        mut put: impl FnMut(usize, &[u8]),
+    ) -> Result<usize, RingError> {
         let lane = self.layout.output;
         let len = bytes.len().min(self.writable(page)?);
         let at = (self.produced & (lane.size - 1)) as usize;
         let (first, second) = bytes[..len].split_at(len.min(lane.size as usize - at));
-        page.write(lane.data + at, first);
-        page.write(lane.data, second);
+        put(lane.data + at, first);
+        put(lane.data, second);
         self.produced = self.produced.wrapping_add(len as u32);
         // The bytes before the index; and the index before whatever the caller looks at to decide whether to notify.
         page.store_u32(lane.prod, self.produced, Ordering::Release);
@@ -187,14 +205,31 @@ impl ByteRing {
     ///
     /// # Errors
     /// As [`readable`](Self::readable).
-    #[allow(clippy::indexing_slicing, reason = "cut to the shorter of the two lengths")]
     pub fn read(&mut self, page: &SharedPage, bytes: &mut [u8]) -> Result<usize, RingError> {
+        self.read_with(page, bytes, |from, piece| {
+            page.read(from, piece);
+        })
+    }
+
+    /// The same for a ring whose buffers need not be in the page with its indices: `get` is called twice, with a place in
+    /// the layout and what to fill from there.
+    ///
+    /// # Errors
+    /// As [`readable`](Self::readable).
+    #[inline]
+    #[allow(clippy::indexing_slicing, reason = "cut to the shorter of the two lengths")]
+    pub fn read_with(
+        &mut self,
+        page: &SharedPage,
+        bytes: &mut [u8],
+        mut get: impl FnMut(usize, &mut [u8]),
+    ) -> Result<usize, RingError> {
         let lane = self.layout.input;
         let len = bytes.len().min(self.readable(page)?);
         let at = (self.consumed & (lane.size - 1)) as usize;
         let (first, second) = bytes[..len].split_at_mut(len.min(lane.size as usize - at));
-        page.read(lane.data + at, first);
-        page.read(lane.data, second);
+        get(lane.data + at, first);
+        get(lane.data, second);
         self.consumed = self.consumed.wrapping_add(len as u32);
         // The bytes are copied out before the index lets the peer overwrite them.
         page.store_u32(lane.cons, self.consumed, Ordering::Release);

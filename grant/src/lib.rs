@@ -6,7 +6,8 @@
 //!   follows the truth: what a peer can change is never seen as `&[u8]`, and what it still maps can neither be freed
 //!   nor used again.
 //! * [`FrontRing`], [`BackRing`]: the two ends of a ring of requests and responses (xen/include/public/io/ring.h).
-//! * [`ByteRing`]: the byte rings of console and xenstore.
+//! * [`ByteRing`]: the byte rings of console, xenstore and vchan.
+//! * [`Mapped`]: a page that another domain has granted to us.
 //!
 //! Everything works with a [`Hypervisor`](fata_hypercall::Hypervisor) handle; there is no global state.
 #![no_std]
@@ -18,6 +19,7 @@ extern crate alloc;
 
 mod bytes;
 mod error;
+mod mapped;
 mod pages;
 mod ring;
 mod shared;
@@ -25,6 +27,7 @@ mod table;
 
 pub use bytes::{ByteLane, ByteLayout, ByteRing};
 pub use error::{Busy, Error, Full, RingError, ShareError};
+pub use mapped::Mapped;
 pub use pages::Pages;
 pub use ring::{BackRing, FrontRing, slots_in_page};
 pub use shared::{Access, ReadOnly, ReadWrite, Shared};

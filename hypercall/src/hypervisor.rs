@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use crate::abi::grant_table::EntryV1;
 use crate::abi::shared_info::SharedInfo;
-use crate::{DomId, Errno, Gfn, Port, SharedPage, SystemTime};
+use crate::{DomId, Errno, Gfn, GrantError, GrantRef, Port, SharedPage, SystemTime};
 
 /// Why a domain stops (`SHUTDOWN_*`, xen/include/public/sched.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,15 @@ pub struct ServiceRing<'a> {
     pub port: Port,
 }
 
+/// A page of another domain that is mapped here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForeignPage {
+    /// Where it is.
+    pub page: NonNull<SharedPage>,
+    /// By which Xen knows the mapping (`grant_handle_t`).
+    pub handle: u32,
+}
+
 /// What a driver may ask of the machine it runs on.
 ///
 /// An implementation is a handle: cheap to clone, and every clone is the same domain. All methods are safe; what
@@ -59,6 +68,8 @@ pub struct ServiceRing<'a> {
 /// * [`grant_frame`](Hypervisor::grant_frame) gives the table that the peers' access really goes through, and so does
 ///   each clone of the handle. The table stays where it is as long as any clone lives.
 /// * [`gfn_of`](Hypervisor::gfn_of) names the very page that it is given.
+/// * [`map_grant`](Hypervisor::map_grant) gives a page that is there, and at a place of its own, until
+///   [`unmap_grant`](Hypervisor::unmap_grant) has succeeded.
 ///
 /// Numbers that Xen returned are passed on as they are: callers check them.
 pub unsafe trait Hypervisor: Clone + 'static {
@@ -104,6 +115,17 @@ pub unsafe trait Hypervisor: Clone + 'static {
     /// `ENOSPC` when all ports are taken; whatever else Xen says.
     fn evtchn_alloc_unbound(&self, remote: DomId) -> Result<Port, Errno>;
 
+    /// `EVTCHNOP_bind_interdomain`: a new port that is connected to a port which `remote` left unbound for us. The new port
+    /// is pending at once.
+    ///
+    /// # Errors
+    /// `ESRCH` if there is no such domain, `EINVAL` if its port is not unbound for us, `ENOSPC` when all of ours are taken;
+    /// whatever else Xen says.
+    fn evtchn_bind_interdomain(&self, remote: DomId, remote_port: Port) -> Result<Port, Errno> {
+        let _ = (remote, remote_port);
+        Err(Errno::ENOSYS)
+    }
+
     /// `EVTCHNOP_close`.
     ///
     /// # Errors
@@ -134,7 +156,8 @@ pub unsafe trait Hypervisor: Clone + 'static {
     /// transactions, and the domain may have another number.
     ///
     /// # Errors
-    /// Xen refuses to suspend the domain: all is as before. `ENOSYS` from what cannot do it at all, which is the default.
+    /// Xen refuses to suspend the domain: all is as before. `EBUSY` while a page of another domain is
+    /// [mapped](Hypervisor::map_grant), which could not come along. `ENOSYS` from what cannot do it at all, which is the default.
     fn suspend(&self) -> Result<Suspended, Errno> {
         Err(Errno::ENOSYS)
     }
@@ -160,6 +183,31 @@ pub unsafe trait Hypervisor: Clone + 'static {
     /// Writing to an entry lets another domain read or write memory. Only the owner of the table writes to it, and
     /// grants only pages of which it knows that nobody here relies on what the peer may do to them.
     unsafe fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno>;
+
+    /// `GNTTABOP_map_grant_ref`: makes the page that `granter` has granted us under `reference` visible here, for reading
+    /// and writing.
+    ///
+    /// The page stays, whatever the granter does, even if its domain ends. Only a suspend of our own domain takes it away:
+    /// who maps pages unmaps them before that.
+    ///
+    /// # Errors
+    /// [`GrantError`]; [`GrantError::NoSpace`] if there is no more place to map anything at.
+    fn map_grant(&self, granter: DomId, reference: GrantRef) -> Result<ForeignPage, GrantError> {
+        let _ = (granter, reference);
+        Err(GrantError::General)
+    }
+
+    /// `GNTTABOP_unmap_grant_ref`: ends what [`map_grant`](Hypervisor::map_grant) began.
+    ///
+    /// # Errors
+    /// [`GrantError`]; then the page stays mapped, and its place taken.
+    ///
+    /// # Safety
+    /// No reference to the page remains.
+    unsafe fn unmap_grant(&self, page: ForeignPage) -> Result<(), GrantError> {
+        let _ = page;
+        Err(GrantError::General)
+    }
 
     // Last words
 

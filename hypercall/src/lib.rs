@@ -23,6 +23,7 @@
 
 pub mod abi;
 mod errno;
+mod grant_error;
 mod hypervisor;
 mod ids;
 #[cfg_attr(loom, path = "page_model.rs")]
@@ -35,7 +36,8 @@ mod time;
 pub mod metal;
 
 pub use errno::Errno;
-pub use hypervisor::{Hypervisor, ServiceRing, ShutdownReason, Suspended, Version};
+pub use grant_error::GrantError;
+pub use hypervisor::{ForeignPage, Hypervisor, ServiceRing, ShutdownReason, Suspended, Version};
 pub use ids::{DomId, Gfn, GrantRef, Pfn, Port};
 pub use page::{PAGE_SIZE, SharedPage};
 pub use time::SystemTime;

@@ -28,6 +28,10 @@ fn numbers_agree() {
         (nr::EVENT_CHANNEL_OP, xen_sys::__HYPERVISOR_event_channel_op),
         (nr::HVM_OP, xen_sys::__HYPERVISOR_hvm_op),
         (nr::CONSOLEIO_WRITE as u32, xen_sys::CONSOLEIO_write),
+        (
+            event_channel::BIND_INTERDOMAIN as u32,
+            xen_sys::EVTCHNOP_bind_interdomain,
+        ),
         (event_channel::CLOSE as u32, xen_sys::EVTCHNOP_close),
         (event_channel::SEND as u32, xen_sys::EVTCHNOP_send),
         (event_channel::ALLOC_UNBOUND as u32, xen_sys::EVTCHNOP_alloc_unbound),
@@ -87,6 +91,13 @@ fn layouts_agree() {
         dom = dom,
         remote_dom = remote_dom,
         port = port
+    );
+    same_layout!(
+        event_channel::BindInterdomain,
+        xen_sys::evtchn_bind_interdomain,
+        remote_dom = remote_dom,
+        remote_port = remote_port,
+        local_port = local_port
     );
     same_layout!(event_channel::PortArg, xen_sys::evtchn_send, port = port);
     same_layout!(event_channel::PortArg, xen_sys::evtchn_close, port = port);

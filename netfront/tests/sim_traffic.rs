@@ -428,7 +428,7 @@ fn a_backend_on_paper_only_is_said_to_be_missing() {
         ..VifConfig::default()
     };
     let (guest, netback) = Guest::with_netback(&sim, config);
-    sim.store().remove(netback.backend_path()).unwrap();
+    sim.store().remove(&netback.backend_path()).unwrap();
     sim.run_until(|| guest.vif.problem().is_some(), 60 * SECOND);
     assert_eq!(guest.vif.problem(), Some(Error::NoBackend));
 }

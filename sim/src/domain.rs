@@ -11,14 +11,14 @@ use fata_hypercall::abi::grant_table::EntryV1;
 use fata_hypercall::abi::sched::POLL_MAX_PORTS;
 use fata_hypercall::abi::shared_info::SharedInfo;
 use fata_hypercall::{
-    DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Port, ServiceRing, SharedPage, ShutdownReason, Suspended, SystemTime,
-    Version,
+    DomId, Errno, ForeignPage, Gfn, GrantError, GrantRef, Hypervisor, PAGE_SIZE, Port, ServiceRing, SharedPage,
+    ShutdownReason, Suspended, SystemTime, Version,
 };
 
 use crate::clock::Tsc;
 use crate::events::EventFaults;
 use crate::faults::{Call, Faults};
-use crate::grants::Pins;
+use crate::grants::{Foreign, Pins};
 use crate::machine::{Machine, SlotId};
 use crate::memory::{Memory, Run};
 use crate::ports::{PortState, PortTable};
@@ -115,6 +115,7 @@ pub(crate) struct DomainState {
     pub(crate) grant_frames: Box<[OnceCell<Rc<Run>>]>,
     pub(crate) grants_claimed: Cell<bool>,
     pub(crate) pins: RefCell<Pins>,
+    pub(crate) foreign: RefCell<Foreign>,
     pub(crate) ports: RefCell<PortTable>,
     /// Services of this domain that a port wakes. Only dom0 has any.
     pub(crate) port_owners: RefCell<BTreeMap<Port, SlotId>>,
@@ -154,6 +155,7 @@ impl DomainState {
             grant_frames: (0..config.grant_frames).map(|_| OnceCell::new()).collect(),
             grants_claimed: Cell::new(false),
             pins: RefCell::default(),
+            foreign: RefCell::default(),
             ports: RefCell::default(),
             port_owners: RefCell::default(),
             console: OnceCell::new(),
@@ -346,7 +348,7 @@ impl Domain {
 }
 
 // SAFETY: pages are counted allocations that the simulator keeps until they are freed; the grant table is the one through
-// which `map_grant` goes, and lives as long as the domain.
+// which `map_grant` goes, and lives as long as the domain; mapped pages live as long as their mapping.
 unsafe impl Hypervisor for Domain {
     fn alloc_pages(&self, count: usize) -> Option<NonNull<SharedPage>> {
         if self.state.faults.consult(Call::AllocPages).is_some() {
@@ -412,6 +414,13 @@ unsafe impl Hypervisor for Domain {
         let port = self.state.ports.borrow_mut().open(PortState::Unbound { remote })?;
         self.machine.note(0xa, u64::from(port.0));
         Ok(port)
+    }
+
+    fn evtchn_bind_interdomain(&self, remote: DomId, remote_port: Port) -> Result<Port, Errno> {
+        if let Some(errno) = self.state.faults.consult(Call::EvtchnBind) {
+            return Err(errno);
+        }
+        self.bind_interdomain(remote, remote_port)
     }
 
     fn evtchn_close(&self, port: Port) -> Result<(), Errno> {
@@ -495,6 +504,14 @@ unsafe impl Hypervisor for Domain {
 
     unsafe fn grant_frame(&self, index: u32) -> Result<&[EntryV1; EntryV1::PER_PAGE], Errno> {
         self.grant_entries(index)
+    }
+
+    fn map_grant(&self, granter: DomId, reference: GrantRef) -> Result<ForeignPage, GrantError> {
+        self.map_foreign(granter, reference)
+    }
+
+    unsafe fn unmap_grant(&self, page: ForeignPage) -> Result<(), GrantError> {
+        self.unmap_foreign(page)
     }
 
     fn console_io(&self, bytes: &[u8]) {

@@ -13,12 +13,16 @@ pub enum Call {
     AllocPages,
     /// `evtchn_alloc_unbound`.
     EvtchnAlloc,
+    /// `evtchn_bind_interdomain`.
+    EvtchnBind,
     /// `evtchn_close`.
     EvtchnClose,
     /// `evtchn_send`.
     EvtchnSend,
     /// `grant_frame`, for a page that does not exist yet.
     GrantFrame,
+    /// `map_grant`: `NoSpace`, whatever errno the plan says.
+    MapGrant,
 }
 
 /// One entry of the plan.

@@ -3,38 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use fata_hypercall::abi::grant_table::{EntryV1, Flags};
-use fata_hypercall::{DomId, Gfn, GrantRef, PAGE_SIZE, SharedPage};
+use fata_hypercall::{DomId, ForeignPage, Gfn, GrantError, GrantRef, PAGE_SIZE, SharedPage};
 
 use crate::domain::{Domain, DomainState};
+use crate::faults::Call;
 use crate::memory::Run;
-
-/// Why Xen refused a grant operation (`GNTST_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i16)]
-pub enum GrantError {
-    /// Not permitted in this way: writing by a read-only grant.
-    General = -1,
-    /// No such domain.
-    BadDomain = -2,
-    /// No such reference, or the entry grants nothing to us.
-    BadReference = -3,
-    /// The frame in the entry is not a page of the granter.
-    BadPage = -9,
-    /// Offset and length leave the page.
-    BadCopyArgument = -10,
-}
-
-impl fmt::Display for GrantError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GNTST {} ({self:?})", *self as i16)
-    }
-}
-
-impl std::error::Error for GrantError {}
 
 /// What a peer wants of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +45,30 @@ impl Pins {
     /// Reference, frame and peer of each entry in use.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u32, DomId)> + '_ {
         self.0.iter().map(|(&reference, pin)| (reference, pin.gfn, pin.peer))
+    }
+}
+
+/// Pages of other domains that one domain has mapped, by handle.
+#[derive(Default)]
+pub(crate) struct Foreign {
+    mapped: BTreeMap<u32, Mapping>,
+    last_handle: u32,
+}
+
+impl Foreign {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.mapped.len()
+    }
+
+    fn add(&mut self, mapping: Mapping) -> ForeignPage {
+        self.last_handle += 1;
+        let page = NonNull::from(mapping.page());
+        self.mapped.insert(self.last_handle, mapping);
+        ForeignPage {
+            page,
+            handle: self.last_handle,
+        }
     }
 }
 
@@ -226,6 +228,34 @@ impl Domain {
             run,
             index,
         })
+    }
+
+    /// `GNTTABOP_map_grant_ref` as a driver asks for it, at a place of the hypervisor's choice.
+    pub(crate) fn map_foreign(&self, granter: DomId, reference: GrantRef) -> Result<ForeignPage, GrantError> {
+        if self.state.faults.consult(Call::MapGrant).is_some() {
+            return Err(GrantError::NoSpace);
+        }
+        let mapping = self.map_grant(granter, reference, Access::Write)?;
+        Ok(self.state.foreign.borrow_mut().add(mapping))
+    }
+
+    /// `GNTTABOP_unmap_grant_ref`.
+    pub(crate) fn unmap_foreign(&self, page: ForeignPage) -> Result<(), GrantError> {
+        let mapping = self.state.foreign.borrow_mut().mapped.remove(&page.handle);
+        match mapping {
+            Some(mapping) if NonNull::from(mapping.page()) == page.page => Ok(()),
+            _ => {
+                self.machine
+                    .violation(format!("{self:?} unmapped {page:?}, which is not mapped"));
+                Err(GrantError::BadHandle)
+            }
+        }
+    }
+
+    /// Ends all mappings, as Xen does when the domain ends.
+    pub(crate) fn unmap_all(&self) {
+        let mapped = std::mem::take(&mut self.state.foreign.borrow_mut().mapped);
+        drop(mapped);
     }
 
     /// `GNTTABOP_copy` from a granted page.

@@ -21,6 +21,8 @@ pub struct Leaks {
     pub grants: Vec<(GrantRef, DomId)>,
     /// Grants that a peer has mapped.
     pub mappings: Vec<(GrantRef, DomId)>,
+    /// Pages of other domains that it has mapped.
+    pub foreign: usize,
     /// Open ports, without those of the console and the store.
     pub ports: Vec<(Port, PortState)>,
     /// Watches in xenstored: path and token.
@@ -51,6 +53,9 @@ impl fmt::Display for Leaks {
         list(f, "grants mapped", &self.mappings, |(reference, peer)| {
             format!("{reference} by {peer}")
         })?;
+        if self.foreign > 0 {
+            write!(f, "{} foreign pages mapped; ", self.foreign)?;
+        }
         list(f, "ports open", &self.ports, |(port, state)| {
             format!("{port} {state:?}")
         })?;
@@ -102,6 +107,7 @@ impl DomainState {
                 .filter(|(reference, ..)| *reference >= RESERVED_ENTRIES)
                 .map(|(reference, _, peer)| (GrantRef(reference), peer))
                 .collect(),
+            foreign: self.foreign.borrow().len(),
             ports: self
                 .ports
                 .borrow()

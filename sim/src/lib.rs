@@ -113,7 +113,7 @@ pub use consoled::Consoled;
 pub use domain::{Activity, Domain, DomainConfig};
 pub use events::EventFaults;
 pub use faults::{Call, Faults};
-pub use grants::{Access, GrantError, Mapping};
+pub use grants::{Access, Mapping};
 pub use heap::PoisonHeap;
 pub use leaks::Leaks;
 pub use memory::POISON;

@@ -256,6 +256,7 @@ impl Sim {
         for port in ports {
             let _ = self.machine.close(&domain.state, port);
         }
+        domain.unmap_all();
         self.machine.remove_domain(domain.id());
         let _ = self.store.remove(&domain_path(domain.id()));
     }

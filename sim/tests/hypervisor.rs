@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use fata_hypercall::abi::grant_table::{EntryV1, Flags};
-use fata_hypercall::{DomId, Errno, GrantRef, Hypervisor, Port, SharedPage, ShutdownReason, SystemTime};
-use fata_sim::{Access, Call, Domain, DomainConfig, EventFaults, GrantError, Next, PortState, Sim};
+use fata_hypercall::{DomId, Errno, GrantError, GrantRef, Hypervisor, Port, SharedPage, ShutdownReason, SystemTime};
+use fata_sim::{Access, Call, Domain, DomainConfig, EventFaults, Next, PortState, Sim};
 
 /// Two domains with a channel between them.
 fn pair(sim: &Sim) -> (Domain, Port, Domain, Port) {

@@ -1,6 +1,6 @@
 //! The same images as PV guests.
 
-use super::{Bench, Failure, Test, boot, ensure, input, life, network, suspend};
+use super::{Bench, Failure, Test, boot, ensure, input, life, network, suspend, vchan};
 
 /// Tests of the other modules, with PV guests instead of PVH guests.
 macro_rules! as_pv {
@@ -54,6 +54,8 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     suspend::four_interfaces,
     suspend::a_guest_without_a_backend,
     suspend::tasks_are_told_and_clocks_are_right,
+    vchan::libxenvchan_connects_to_us,
+    vchan::we_connect_to_libxenvchan,
 ];
 
 /// One file, started twice, side by side.

@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use fata_hypercall::abi::sched::POLL_MAX_PORTS;
 use fata_hypercall::abi::shared_info::EVTCHN_WORDS;
-use fata_hypercall::{DomId, Hypervisor, Port, SystemTime};
+use fata_hypercall::{DomId, Errno, Hypervisor, Port, SystemTime};
 
 use super::Error;
 use super::clock::read_time;
@@ -79,12 +79,15 @@ impl<H: Hypervisor> Ports<H> {
     /// # Errors
     /// [`Error::Xen`] when Xen has no port for us.
     pub fn alloc(&self, remote: DomId) -> Result<Channel<H>, Error> {
-        let hv = &self.0.hv;
-        let port = hv.evtchn_alloc_unbound(remote).map_err(Error::Xen)?;
-        self.open(port, true).inspect_err(|_| {
-            // Beyond what the table can hold: give it back. There is nothing to do if even that fails.
-            let _ = hv.evtchn_close(port);
-        })
+        self.own(self.0.hv.evtchn_alloc_unbound(remote))
+    }
+
+    /// Connects to a port that `remote` left unbound for us. The new port is pending at once. Dropping the channel closes it.
+    ///
+    /// # Errors
+    /// [`Error::Xen`] when there is no such port, or Xen has none for us.
+    pub fn bind(&self, remote: DomId, port: Port) -> Result<Channel<H>, Error> {
+        self.own(self.0.hv.evtchn_bind_interdomain(remote, port))
     }
 
     /// Takes a port that the toolstack opened: the console's or xenstore's. Dropping the channel leaves it open.
@@ -93,6 +96,14 @@ impl<H: Hypervisor> Ports<H> {
     /// [`Error::BadPort`] if it cannot be a port; [`Error::InUse`] if somebody has it.
     pub fn adopt(&self, port: Port) -> Result<Channel<H>, Error> {
         self.open(port, false)
+    }
+
+    fn own(&self, made: Result<Port, Errno>) -> Result<Channel<H>, Error> {
+        let port = made.map_err(Error::Xen)?;
+        self.open(port, true).inspect_err(|_| {
+            // Beyond what the table can hold: give it back. There is nothing to do if even that fails.
+            let _ = self.0.hv.evtchn_close(port);
+        })
     }
 
     fn open(&self, port: Port, close: bool) -> Result<Channel<H>, Error> {

@@ -213,6 +213,12 @@ impl<H: Hypervisor> Port for XenPort<H> {
         }
     }
 
+    #[cfg(feature = "vchan")]
+    fn vchans(&self) -> Option<fata_vchan::Vchans> {
+        let store = self.store.get()?;
+        Some(fata_vchan::Vchans::new(&self.table, &self.ports, store))
+    }
+
     #[cfg(feature = "net")]
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)> {
         let interfaces = self.interfaces.borrow();

@@ -2,12 +2,27 @@
 
 use super::assert_layout;
 
+/// `EVTCHNOP_bind_interdomain`
+pub const BIND_INTERDOMAIN: u64 = 0;
 /// `EVTCHNOP_close`
 pub const CLOSE: u64 = 3;
 /// `EVTCHNOP_send`
 pub const SEND: u64 = 4;
 /// `EVTCHNOP_alloc_unbound`
 pub const ALLOC_UNBOUND: u64 = 6;
+
+/// `evtchn_bind_interdomain`
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct BindInterdomain {
+    /// In: whose port we connect to.
+    pub remote_dom: u16,
+    /// In: which one, which `remote_dom` left unbound for us.
+    pub remote_port: u32,
+    /// Out: the new port.
+    pub local_port: u32,
+}
+assert_layout!(BindInterdomain, 12 / 4, remote_dom @ 0, remote_port @ 4, local_port @ 8);
 
 /// `evtchn_alloc_unbound`
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,6 +4,10 @@ use super::assert_layout;
 use crate::PAGE_SIZE;
 use crate::sync::{AtomicU16, AtomicU32};
 
+/// `GNTTABOP_map_grant_ref`
+pub const MAP_GRANT_REF: u64 = 0;
+/// `GNTTABOP_unmap_grant_ref`
+pub const UNMAP_GRANT_REF: u64 = 1;
 /// `GNTTABOP_setup_table`
 pub const SETUP_TABLE: u64 = 2;
 /// `GNTTABOP_query_size`
@@ -88,3 +92,42 @@ pub struct SetVersion {
     pub version: u32,
 }
 assert_layout!(SetVersion, 4 / 4, version @ 0);
+
+/// `GNTMAP_host_map`: map the page where the processor sees it.
+pub const MAP_HOST: u32 = 2;
+
+/// `gnttab_map_grant_ref`
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct MapGrantRef {
+    /// In: where to map the page. Under PVH a guest-physical address, under PV a virtual one.
+    pub host_addr: u64,
+    /// In: `MAP_*`.
+    pub flags: u32,
+    /// In: the granter's reference.
+    pub reference: u32,
+    /// In: the granter.
+    pub dom: u16,
+    /// Out: 0, or `GNTST_*` below zero.
+    pub status: i16,
+    /// Out: by which the mapping is ended.
+    pub handle: u32,
+    /// Out: the address for devices; not asked for.
+    pub dev_bus_addr: u64,
+}
+assert_layout!(MapGrantRef, 32 / 8, host_addr @ 0, flags @ 8, reference @ 12, dom @ 16, status @ 18, handle @ 20, dev_bus_addr @ 24);
+
+/// `gnttab_unmap_grant_ref`
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct UnmapGrantRef {
+    /// In: where the page is mapped.
+    pub host_addr: u64,
+    /// In: 0, for there is no mapping for devices.
+    pub dev_bus_addr: u64,
+    /// In: the mapping's handle.
+    pub handle: u32,
+    /// Out: 0, or `GNTST_*` below zero.
+    pub status: i16,
+}
+assert_layout!(UnmapGrantRef, 24 / 8, host_addr @ 0, dev_bus_addr @ 8, handle @ 16, status @ 20);

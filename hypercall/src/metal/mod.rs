@@ -1,7 +1,7 @@
 //! The real Xen, under PVH and PV on x86-64: a zero-sized [`Hypervisor`] whose methods are hypercalls.
 //!
-//! What Xen gives each domain once (the shared-info page, the frames of the grant table) is mapped into a window of
-//! addresses that hold no RAM, so that no page of ours is lost and no superpage is broken. The state that this
+//! What Xen gives each domain once (the shared-info page, the frames of the grant table), and what other domains grant it,
+//! is mapped into a window of addresses that hold no RAM, so that no page of ours is lost and no superpage is broken. The state that this
 //! needs, and which kind of guest this is, are a few atomics in this module: the only globals of the crate, and only on
 //! metal.
 //!
@@ -18,6 +18,7 @@ use core::ptr::{NonNull, from_mut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 mod call;
+mod foreign;
 pub mod pv;
 
 use call::{Gate, call, is_pv, set_gate};
@@ -26,8 +27,8 @@ use crate::abi::grant_table::{self, EntryV1};
 use crate::abi::shared_info::SharedInfo;
 use crate::abi::{event_channel, hvm, memory, nr, sched, vcpu};
 use crate::{
-    DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Pfn, Port, ServiceRing, SharedPage, ShutdownReason, Suspended,
-    SystemTime, Version,
+    DomId, Errno, ForeignPage, Gfn, GrantError, GrantRef, Hypervisor, PAGE_SIZE, Pfn, Port, ServiceRing, SharedPage,
+    ShutdownReason, Suspended, SystemTime, Version,
 };
 
 /// The Xen that this image runs on. There is one, so it needs no bytes.
@@ -37,8 +38,12 @@ pub struct Xen(());
 /// The most grant-table frames we use: 131,072 references.
 const GRANT_FRAMES_MAX: u32 = 256;
 
-/// Pages in the window: the shared-info page, then the grant table's.
-pub const WINDOW_PAGES: u64 = 1 + GRANT_FRAMES_MAX as u64;
+/// The most pages of other domains that are mapped at a time. With what else is in the window these are 2 MiB, which is what
+/// one page table of the lowest level covers.
+const FOREIGN_PAGES_MAX: usize = 255;
+
+/// Pages in the window: the shared-info page, then the grant table's, then those of other domains.
+pub const WINDOW_PAGES: u64 = 1 + GRANT_FRAMES_MAX as u64 + FOREIGN_PAGES_MAX as u64;
 
 /// First byte of the window; 0 before [`Xen::init`] or [`Xen::init_pv`].
 static WINDOW: AtomicU64 = AtomicU64::new(0);
@@ -279,6 +284,11 @@ impl Xen {
             .filter(|&index| is_grant_frame_mapped(index))
             .try_for_each(|index| self.map_grant_frame(index))
     }
+
+    /// Behind them, where other domains' pages are mapped.
+    fn foreign_base(self) -> u64 {
+        self.grant_address(GRANT_FRAMES_MAX)
+    }
 }
 
 // SAFETY: pages come from the global allocator, and memory is mapped one to one; the grant table is the one that Xen
@@ -359,6 +369,24 @@ unsafe impl Hypervisor for Xen {
         Ok(Port(arg.port))
     }
 
+    fn evtchn_bind_interdomain(&self, remote: DomId, remote_port: Port) -> Result<Port, Errno> {
+        let mut arg = event_channel::BindInterdomain {
+            remote_dom: remote.0,
+            remote_port: remote_port.0,
+            local_port: 0,
+        };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        unsafe {
+            call(
+                nr::EVENT_CHANNEL_OP,
+                event_channel::BIND_INTERDOMAIN,
+                from_mut(&mut arg) as u64,
+                0,
+            )
+        }?;
+        Ok(Port(arg.local_port))
+    }
+
     fn evtchn_close(&self, port: Port) -> Result<(), Errno> {
         let mut arg = event_channel::PortArg { port: port.0 };
         // SAFETY: the argument is what this operation wants, and lives through the call.
@@ -397,6 +425,9 @@ unsafe impl Hypervisor for Xen {
     }
 
     fn suspend(&self) -> Result<Suspended, Errno> {
+        if foreign::any() {
+            return Err(Errno::EBUSY);
+        }
         let suspended = if is_pv() { pv::suspend() } else { self.suspend_at(0) };
         if (is_pv() || suspended == Ok(Suspended::Restored)) && self.restore().is_err() {
             // Everybody's references point to what is not there any more.
@@ -447,6 +478,15 @@ unsafe impl Hypervisor for Xen {
         // SAFETY: this frame of the grant table is mapped there for good, that is, whenever anything but `suspend` runs; an
         // entry is made of atomics.
         Ok(unsafe { &*(address as *const [EntryV1; EntryV1::PER_PAGE]) })
+    }
+
+    fn map_grant(&self, granter: DomId, reference: GrantRef) -> Result<ForeignPage, GrantError> {
+        foreign::map(self.foreign_base(), granter, reference)
+    }
+
+    unsafe fn unmap_grant(&self, page: ForeignPage) -> Result<(), GrantError> {
+        // SAFETY: the caller's promise.
+        unsafe { foreign::unmap(self.foreign_base(), &page) }
     }
 
     fn console_io(&self, bytes: &[u8]) {

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use fata_hypercall::{DomId, Errno, Port};
+use fata_hypercall::{DomId, Errno, GrantError, Port};
 
 pub use perms::Perm;
 pub(crate) use ring::{Connection, is_busy, prepare};
@@ -22,7 +22,7 @@ use watches::LocalEvents;
 pub use wire::Operation;
 
 use crate::domain::Domain;
-use crate::grants::{Access, GrantError};
+use crate::grants::Access;
 use crate::rng::Rng;
 use crate::sim::{Next, Waker};
 use crate::toolstack::STORE_GRANT;

@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod faults;
+mod vchan;
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -63,6 +64,7 @@ async fn main(env: Env) -> Result<(), Box<dyn Error>> {
                 writeln!(console, "{name}: {:?}", stack.status())?;
             }
         }
+        ["vchan", ref rest @ ..] => vchan::run(&env, rest).await?,
         _ => Err(Failure::new(ExitCode::USAGE, "no such request"))?,
     }
     Ok(())
