@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use fata_hypercall::Pfn;
+
 use crate::regions::{MAX_REGIONS, Regions};
 
 /// Bytes in a page frame.
@@ -24,7 +26,8 @@ impl Region {
     }
 }
 
-/// A page-granular allocator for physical memory: a bitmap over all usable regions, set bits being free frames.
+/// A page-granular allocator for physical memory: a bitmap over all usable regions, set bits being free frames. A second one
+/// has the frames that are in the balloon: the hypervisor has their memory, and they are neither free nor in use.
 ///
 /// It never touches the memory it manages, so a program that scribbles over freed pages cannot break it, freeing
 /// something twice is noticed, and it runs on the host in tests. Frames are given out lowest first; freed neighbours
@@ -51,8 +54,12 @@ impl Region {
 pub struct Frames<'a> {
     regions: [Region; MAX_REGIONS],
     bitmap: &'a mut [u64],
+    balloon: &'a mut [u64],
     total: usize,
     free: usize,
+    ballooned: usize,
+    /// No frame from this bit on was ever given out.
+    pristine: usize,
     /// No bit below this one is set.
     lowest: usize,
     barren: Barren,
@@ -89,7 +96,7 @@ impl<'a> Frames<'a> {
     /// How many words of bitmap it takes to manage `usable`.
     #[must_use]
     pub fn bitmap_words(usable: &Regions) -> usize {
-        layout(usable)
+        2 * layout(usable)
             .last()
             .map_or(0, |region| region.bits().end.div_ceil(BITS))
     }
@@ -97,6 +104,7 @@ impl<'a> Frames<'a> {
     /// An allocator for the whole frames in `usable`, all free. Frames for which `bitmap` has no room are left out.
     pub fn new(usable: &Regions, bitmap: &'a mut [u64]) -> Self {
         bitmap.fill(0);
+        let (bitmap, balloon) = bitmap.split_at_mut(bitmap.len() / 2);
         let room = bitmap.len() * BITS;
         let regions = [const {
             Region {
@@ -107,8 +115,11 @@ impl<'a> Frames<'a> {
         let mut frames = Self {
             regions,
             bitmap,
+            balloon,
             total: 0,
             free: 0,
+            ballooned: 0,
+            pristine: 0,
             lowest: 0,
             barren: Barren { bit: 0, count: 1 },
         };
@@ -133,6 +144,18 @@ impl<'a> Frames<'a> {
     #[must_use]
     pub const fn free_frames(&self) -> usize {
         self.free
+    }
+
+    /// Frames that are in the balloon now.
+    #[must_use]
+    pub const fn ballooned(&self) -> usize {
+        self.ballooned
+    }
+
+    /// Frames that are in use now.
+    #[must_use]
+    pub const fn used(&self) -> usize {
+        self.total - self.free - self.ballooned
     }
 
     /// Takes `count` contiguous frames, the first one's number a multiple of `align` (a power of two). `None` if there
@@ -162,8 +185,7 @@ impl<'a> Frames<'a> {
                 }
             }
         })?;
-        set_bits(self.bitmap, bit..bit + count, false);
-        self.free -= count;
+        self.occupy(bit..bit + count);
         if self.lowest == bit || count == 1 && align == 1 {
             self.lowest = bit + count;
         }
@@ -174,13 +196,13 @@ impl<'a> Frames<'a> {
     }
 
     /// Gives back `count` frames from `frame` on. `false`, and nothing done, unless all of them are in one region and
-    /// none is free.
+    /// in use.
     #[must_use = "false means that the caller's books are wrong"]
     pub fn free(&mut self, frame: u64, count: usize) -> bool {
         let Some(bits) = self.bits_of(frame, count) else {
             return false;
         };
-        if find_bit(self.bitmap, bits.clone(), true).is_some() {
+        if find_bit(self.bitmap, bits.clone(), true).is_some() || find_bit(self.balloon, bits.clone(), true).is_some() {
             return false;
         }
         self.lowest = self.lowest.min(bits.start);
@@ -200,9 +222,67 @@ impl<'a> Frames<'a> {
         if find_bit(self.bitmap, bits.clone(), false).is_some() {
             return false;
         }
-        set_bits(self.bitmap, bits, false);
-        self.free -= count;
+        self.occupy(bits);
         true
+    }
+
+    /// Puts free frames into the balloon, the highest first, as many as there is room for in `to`. Says how many, and whether
+    /// each was ever given out: then it holds what was written to it.
+    pub fn inflate(&mut self, to: &mut [(Pfn, bool)]) -> usize {
+        let mut end = self.bitmap.len() * BITS;
+        let mut count = 0;
+        for slot in to {
+            let Some((bit, frame)) = last_bit(self.bitmap, end).and_then(|bit| Some((bit, self.frame_of(bit)?))) else {
+                break;
+            };
+            set_bits(self.bitmap, bit..bit + 1, false);
+            set_bits(self.balloon, bit..bit + 1, true);
+            *slot = (Pfn(frame), bit < self.pristine);
+            end = bit;
+            count += 1;
+        }
+        self.free -= count;
+        self.ballooned += count;
+        count
+    }
+
+    /// The lowest frames in the balloon, as many as there is room for in `to`. Says how many. They stay there.
+    #[must_use]
+    pub fn in_balloon(&self, to: &mut [Pfn]) -> usize {
+        let mut next = 0;
+        to.iter_mut()
+            .map_while(|slot| {
+                let bit = find_bit(self.balloon, next..self.balloon.len() * BITS, true)?;
+                next = bit + 1;
+                *slot = Pfn(self.frame_of(bit)?);
+                Some(())
+            })
+            .count()
+    }
+
+    /// Takes a frame out of the balloon: it is free. `false`, and nothing done, if it was not in there.
+    #[must_use = "false means that the caller's books are wrong"]
+    pub fn deflate(&mut self, frame: Pfn) -> bool {
+        let Some(bits) = self.bits_of(frame.0, 1) else {
+            return false;
+        };
+        if find_bit(self.balloon, bits.clone(), true).is_none() {
+            return false;
+        }
+        set_bits(self.balloon, bits, false);
+        self.ballooned -= 1;
+        self.free(frame.0, 1)
+    }
+
+    fn occupy(&mut self, bits: Range<usize>) {
+        self.free -= bits.len();
+        self.pristine = self.pristine.max(bits.end);
+        set_bits(self.bitmap, bits, false);
+    }
+
+    fn frame_of(&self, bit: usize) -> Option<u64> {
+        let region = self.regions.iter().find(|region| region.bits().contains(&bit))?;
+        Some(region.frames.start + (bit - region.first_bit) as u64)
     }
 
     fn bits_of(&self, frame: u64, count: usize) -> Option<Range<usize>> {
@@ -246,6 +326,17 @@ fn find_bit(bitmap: &[u64], range: Range<usize>, value: bool) -> Option<usize> {
     }
     let bit = word * BITS + found.trailing_zeros() as usize;
     (bit < range.end).then_some(bit)
+}
+
+/// The last bit before `end` that is set.
+fn last_bit(bitmap: &[u64], end: usize) -> Option<usize> {
+    let mut word = end / BITS;
+    let mut found = bitmap.get(word).map_or(0, |bits| bits & lowest(end % BITS));
+    while found == 0 {
+        word = word.checked_sub(1)?;
+        found = *bitmap.get(word)?;
+    }
+    Some(word * BITS + found.ilog2() as usize)
 }
 
 /// Makes all bits in `range`, which lies in the bitmap, `value`.
@@ -340,7 +431,7 @@ mod tests {
     #[test]
     fn a_short_bitmap_means_less_memory() {
         let usable = regions([0..64, 100..200]);
-        let mut bitmap = vec![0; 1];
+        let mut bitmap = vec![0; 2];
         let frames = Frames::new(&usable, &mut bitmap);
         assert_eq!(frames.total(), 64);
     }

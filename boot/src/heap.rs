@@ -15,6 +15,9 @@ use talc::base::Talc;
 use talc::base::binning::Binning;
 use talc::source::Source;
 
+use fata_hypercall::Pfn;
+use fata_hypercall::abi::memory::EXTENTS as BATCH;
+
 use crate::frames::{FRAME_SIZE, Frames};
 
 const PAGE: usize = FRAME_SIZE as usize;
@@ -28,12 +31,14 @@ const LARGE: usize = 32 << 10;
 /// What of memory is used for what. All figures are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// RAM that the allocator manages. The image, the loader's structures and the page tables for the image are not
+    /// RAM that the allocator manages and has. The image, the loader's structures and the page tables for the image are not
     /// among it.
     pub total: usize,
     /// What of it is free for anything.
     pub free: usize,
-    /// The most that was ever not free.
+    /// What is not among it because the balloon holds it: Xen has it, for now.
+    pub ballooned: usize,
+    /// The most that was ever in use.
     pub peak: usize,
     /// What the heap for small objects has taken, in chunks.
     pub heap: usize,
@@ -79,7 +84,7 @@ impl Chunks<'_> {
     }
 
     fn count(&mut self) {
-        self.peak = self.peak.max(self.frames.total() - self.frames.free_frames());
+        self.peak = self.peak.max(self.frames.used());
     }
 
     fn frame_of(&self, address: usize) -> u64 {
@@ -89,6 +94,13 @@ impl Chunks<'_> {
     fn give_back(&mut self, address: usize, pages: usize) {
         // False would mean a double free, which the language excludes; the bitmap survives it.
         let _ = self.frames.free(self.frame_of(address), pages);
+    }
+
+    fn deflate(&mut self, pages: &[Pfn]) {
+        for &page in pages {
+            // False would mean that it was not in the balloon, from which the caller has it.
+            let _ = self.frames.deflate(page);
+        }
     }
 
     fn drop_spare(&mut self) {
@@ -174,12 +186,49 @@ impl<'a> Memory<'a> {
     pub(crate) fn stats(&self) -> Stats {
         let Chunks { frames, heap, peak, .. } = &self.heap.source;
         Stats {
-            total: frames.total() * PAGE,
+            total: (frames.total() - frames.ballooned()) * PAGE,
             free: frames.free_frames() * PAGE,
+            ballooned: frames.ballooned() * PAGE,
             peak: peak * PAGE,
             heap: *heap,
             heap_used: self.used,
         }
+    }
+
+    /// Takes up to `count` free pages, [`BATCH`] at the most, and gives them to `release`, which says how many of them, from the first on,
+    /// have gone. Says the same. What was ever in them is wiped out.
+    pub(crate) fn inflate(&mut self, count: usize, release: impl FnOnce(&[Pfn]) -> usize) -> usize {
+        let source = &mut self.heap.source;
+        source.drop_spare();
+        let mut taken = [(Pfn(0), false); BATCH];
+        let taken = taken.get_mut(..count.min(BATCH)).unwrap_or_default();
+        let count = source.frames.inflate(taken);
+        let mut pages = [Pfn(0); BATCH];
+        for (page, (pfn, used)) in pages.iter_mut().zip(taken) {
+            *page = *pfn;
+            if *used {
+                let bytes = source.origin.wrapping_add(pfn.0 as usize * PAGE);
+                // SAFETY: a frame that was free and now is in the balloon: nobody's, and still there.
+                unsafe { bytes.write_bytes(0, PAGE) };
+            }
+        }
+        let pages = pages.get(..count).unwrap_or_default();
+        let gone = release(pages);
+        source.deflate(pages.get(gone..).unwrap_or_default());
+        gone
+    }
+
+    /// Gives up to `count` pages of the balloon, [`BATCH`] at the most, to `populate`, which says how many of them, from the first on,
+    /// have memory again. They are free then. Says the same.
+    pub(crate) fn deflate(&mut self, count: usize, populate: impl FnOnce(&[Pfn]) -> usize) -> usize {
+        let source = &mut self.heap.source;
+        let mut pages = [Pfn(0); BATCH];
+        let pages = pages.get_mut(..count.min(BATCH)).unwrap_or_default();
+        let count = source.frames.in_balloon(pages);
+        let pages = pages.get(..count).unwrap_or_default();
+        let back = populate(pages);
+        source.deflate(pages.get(..back).unwrap_or_default());
+        back
     }
 
     /// # Safety

@@ -4,6 +4,8 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 #[cfg(feature = "net")]
 use alloc::vec::Vec;
+#[cfg(feature = "balloon")]
+use core::cell::Cell;
 use core::cell::OnceCell;
 #[cfg(feature = "net")]
 use core::cell::RefCell;
@@ -12,6 +14,8 @@ use core::time::Duration;
 
 use fata_console::Console;
 use fata_events::Handle;
+#[cfg(feature = "balloon")]
+use fata_events::JoinHandle;
 use fata_events::xen::{Ports, PvClock, XenLoop};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
@@ -21,6 +25,9 @@ use fata_netfront::Options;
 use fata_xenstore::xenbus;
 use fata_xenstore::{Error, Store, decimal};
 
+use super::Ram;
+#[cfg(feature = "balloon")]
+use super::balloon::Balloon;
 #[cfg(feature = "net")]
 use super::interface::VifInterface;
 #[cfg(feature = "net")]
@@ -38,8 +45,10 @@ pub(super) struct XenPort<H: Hypervisor> {
     ports: Ports<H>,
     console: Console<H>,
     table: Table<H>,
-    memory: fn() -> Memory,
+    ram: Rc<dyn Ram>,
     store: OnceCell<Store<H>>,
+    #[cfg(feature = "balloon")]
+    balloon: Cell<Option<JoinHandle<()>>>,
     /// Why there are no devices, if that is xenstore's fault.
     store_problem: OnceCell<String>,
     name: OnceCell<String>,
@@ -49,7 +58,7 @@ pub(super) struct XenPort<H: Hypervisor> {
 
 impl<H: Hypervisor> XenPort<H> {
     /// Takes up the console; nothing else yet.
-    pub(super) fn new(hv: H, xen_loop: &XenLoop<H>, memory: fn() -> Memory) -> Self {
+    pub(super) fn new(hv: H, xen_loop: &XenLoop<H>, ram: Rc<dyn Ram>) -> Self {
         let console = Console::new(hv.clone(), xen_loop.ports());
         xen_loop.handle().spawn(console.clone().run()).detach();
         Self {
@@ -58,8 +67,10 @@ impl<H: Hypervisor> XenPort<H> {
             table: Table::new(hv.clone()),
             hv,
             console,
-            memory,
+            ram,
             store: OnceCell::new(),
+            #[cfg(feature = "balloon")]
+            balloon: Cell::default(),
             store_problem: OnceCell::new(),
             name: OnceCell::new(),
             #[cfg(feature = "net")]
@@ -67,20 +78,17 @@ impl<H: Hypervisor> XenPort<H> {
         }
     }
 
-    /// Connects to xenstore and starts a driver for each network interface that the toolstack gave the domain. If
-    /// that fails, the domain has no devices.
+    /// Connects to xenstore, settles how much memory the domain has, and starts a driver for each network interface that the
+    /// toolstack gave it. If that fails, the domain has no devices.
     pub(super) async fn connect(&self, handle: &Handle) {
-        let problem = match handle.timeout(STORE_PATIENCE, self.find_devices(handle)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => String::from("no answer"),
-        };
-        log::warn!("no devices: xenstore: {problem}");
-        let _ = self.store_problem.set(problem);
+        if let Err(problem) = self.try_to_connect(handle).await {
+            log::warn!("no devices: xenstore: {problem}");
+            let _ = self.store_problem.set(problem);
+        }
     }
 
-    async fn find_devices(&self, handle: &Handle) -> Result<(), Error> {
-        let store = Store::new(self.hv.clone(), &self.ports, handle.clone())?;
+    async fn try_to_connect(&self, handle: &Handle) -> Result<(), String> {
+        let store = Store::new(self.hv.clone(), &self.ports, handle.clone()).map_err(|error| error.to_string())?;
         let serve = store.run();
         handle
             .spawn(async {
@@ -89,12 +97,26 @@ impl<H: Hypervisor> XenPort<H> {
             })
             .detach();
         let store = self.store.get_or_init(|| store);
+        // First, since drivers take memory, and there may be less than it seems.
+        #[cfg(feature = "balloon")]
+        {
+            let balloon = Balloon::open(store.client().clone(), handle.clone(), Rc::clone(&self.ram));
+            if let Some(mut balloon) = patiently(handle, balloon).await? {
+                balloon.settle().await;
+                self.balloon.set(Some(handle.spawn(balloon.run())));
+            }
+        }
+        patiently(handle, self.find_devices(store, handle)).await
+    }
+
+    #[cfg_attr(not(feature = "net"), expect(unused_variables))]
+    async fn find_devices(&self, store: &Store<H>, handle: &Handle) -> Result<(), Error> {
         // On its way while the devices are looked for.
         let name = store.read_string("name");
         #[cfg(feature = "net")]
         {
             let indices = xenbus::devices(store, "vif").await?;
-            let options = Options::for_memory((self.memory)().free() / indices.len().max(1));
+            let options = Options::for_memory(self.ram.memory().free() / indices.len().max(1));
             for index in indices {
                 let vif = VifInterface::start(&self.table, &self.ports, store, handle, index, options);
                 self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
@@ -108,6 +130,8 @@ impl<H: Hypervisor> XenPort<H> {
 
     /// Takes leave of all backends.
     pub(super) async fn disconnect(&self) {
+        #[cfg(feature = "balloon")]
+        drop(self.balloon.take());
         #[cfg(feature = "net")]
         for (_, vif) in self.interfaces.take() {
             vif.stop().await;
@@ -149,6 +173,14 @@ impl<H: Hypervisor> XenPort<H> {
     }
 }
 
+/// What xenstored answers, if it does in time.
+async fn patiently<T>(handle: &Handle, answer: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+    match handle.timeout(STORE_PATIENCE, answer).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(String::from("no answer")),
+    }
+}
+
 impl<H: Hypervisor> Port for XenPort<H> {
     fn machine(&self) -> String {
         match self.hv.version() {
@@ -185,7 +217,7 @@ impl<H: Hypervisor> Port for XenPort<H> {
     }
 
     fn memory(&self) -> Memory {
-        (self.memory)()
+        self.ram.memory()
     }
 
     fn grants(&self) -> Grants {

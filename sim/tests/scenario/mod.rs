@@ -100,10 +100,10 @@ impl<'a> World<'a> {
         let facts = fata::xen::Facts {
             command_line: "ipv6=none".into(),
             entropy: vec![self.sim.random(256) as u8; 32],
-            memory: || fata::stats::Memory {
+            ram: Rc::new(|| fata::stats::Memory {
                 total: 8 << 20,
-                used: 0,
-            },
+                ..Default::default()
+            }),
         };
         let mut guest = fata::xen::start(self.domain.clone(), facts, program);
         self.sim.add_guest(&self.domain, move || {

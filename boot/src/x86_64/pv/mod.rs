@@ -38,7 +38,7 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     let raw = unsafe { ptr::with_exposed_provenance::<pv::StartInfo>(start_info as usize).read() };
     let info =
         StartInfo::new(&raw, image::whole().end).map_err(|_| "the domain builder's start info makes no sense")?;
-    let list = ptr::with_exposed_provenance::<u64>(info.frame_list().start as usize);
+    let list = ptr::with_exposed_provenance_mut::<u64>(info.frame_list().start as usize);
     // SAFETY: the builder put the list there, one word per page; what lies between the image and the end of the tables is
     // kept out of usable memory below.
     unsafe { xen.set_frames(list, info.pages() as usize) };
