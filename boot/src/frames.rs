@@ -2,8 +2,6 @@
 
 use core::ops::Range;
 
-use fata_hypercall::Pfn;
-
 use crate::regions::{MAX_REGIONS, Regions};
 
 /// Bytes in a page frame.
@@ -62,6 +60,8 @@ pub struct Frames<'a> {
     pristine: usize,
     /// No bit below this one is set.
     lowest: usize,
+    /// Nor this one, nor any above.
+    highest: usize,
     barren: Barren,
 }
 
@@ -121,6 +121,7 @@ impl<'a> Frames<'a> {
             ballooned: 0,
             pristine: 0,
             lowest: 0,
+            highest: room,
             barren: Barren { bit: 0, count: 1 },
         };
         for (slot, region) in frames.regions.iter_mut().zip(layout(usable)) {
@@ -202,10 +203,11 @@ impl<'a> Frames<'a> {
         let Some(bits) = self.bits_of(frame, count) else {
             return false;
         };
-        if find_bit(self.bitmap, bits.clone(), true).is_some() || find_bit(self.balloon, bits.clone(), true).is_some() {
+        if !self.is_used(&bits) {
             return false;
         }
         self.lowest = self.lowest.min(bits.start);
+        self.highest = self.highest.max(bits.end);
         self.barren.freed(bits.start);
         set_bits(self.bitmap, bits, true);
         self.free += count;
@@ -226,52 +228,40 @@ impl<'a> Frames<'a> {
         true
     }
 
-    /// Puts free frames into the balloon, the highest first, as many as there is room for in `to`. Says how many, and whether
-    /// each was ever given out: then it holds what was written to it.
-    pub fn inflate(&mut self, to: &mut [(Pfn, bool)]) -> usize {
-        let mut end = self.bitmap.len() * BITS;
-        let mut count = 0;
-        for slot in to {
-            let Some((bit, frame)) = last_bit(self.bitmap, end).and_then(|bit| Some((bit, self.frame_of(bit)?))) else {
-                break;
-            };
-            set_bits(self.bitmap, bit..bit + 1, false);
-            set_bits(self.balloon, bit..bit + 1, true);
-            *slot = (Pfn(frame), bit < self.pristine);
-            end = bit;
-            count += 1;
-        }
-        self.free -= count;
-        self.ballooned += count;
-        count
+    /// Takes the highest free frame, and says whether it was ever given out before: then it holds what was written to it.
+    pub fn take_highest(&mut self) -> Option<(u64, bool)> {
+        let bit = last_bit(self.bitmap, self.highest)?;
+        set_bits(self.bitmap, bit..bit + 1, false);
+        self.free -= 1;
+        self.highest = bit;
+        Some((self.frame_of(bit)?, bit < self.pristine))
     }
 
-    /// The lowest frames in the balloon, as many as there is room for in `to`. Says how many. They stay there.
-    #[must_use]
-    pub fn in_balloon(&self, to: &mut [Pfn]) -> usize {
-        let mut next = 0;
-        to.iter_mut()
-            .map_while(|slot| {
-                let bit = find_bit(self.balloon, next..self.balloon.len() * BITS, true)?;
-                next = bit + 1;
-                *slot = Pfn(self.frame_of(bit)?);
-                Some(())
-            })
-            .count()
-    }
-
-    /// Takes a frame out of the balloon: it is free. `false`, and nothing done, if it was not in there.
+    /// Puts a frame that is in use into the balloon. `false`, and nothing done, if it is none.
     #[must_use = "false means that the caller's books are wrong"]
-    pub fn deflate(&mut self, frame: Pfn) -> bool {
-        let Some(bits) = self.bits_of(frame.0, 1) else {
-            return false;
-        };
-        if find_bit(self.balloon, bits.clone(), true).is_none() {
-            return false;
+    pub fn put_into_balloon(&mut self, frame: u64) -> bool {
+        let bits = self.bits_of(frame, 1).filter(|bits| self.is_used(bits));
+        if let Some(bits) = bits.clone() {
+            set_bits(self.balloon, bits, true);
+            self.ballooned += 1;
         }
-        set_bits(self.balloon, bits, false);
+        bits.is_some()
+    }
+
+    /// Takes the lowest frame out of the balloon. It is in use then.
+    pub fn take_from_balloon(&mut self) -> Option<u64> {
+        let end = self.balloon.len() * BITS;
+        let bit = find_bit(self.balloon, 0..end, true)?;
+        set_bits(self.balloon, bit..bit + 1, false);
         self.ballooned -= 1;
-        self.free(frame.0, 1)
+        self.frame_of(bit)
+    }
+
+    /// Whether all of them are neither free nor in the balloon.
+    fn is_used(&self, bits: &Range<usize>) -> bool {
+        [&*self.bitmap, &*self.balloon]
+            .iter()
+            .all(|bitmap| find_bit(bitmap, bits.clone(), true).is_none())
     }
 
     fn occupy(&mut self, bits: Range<usize>) {
@@ -439,33 +429,60 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_a_set_of_frames(
-            steps in prop::collection::vec((0_usize..3, 1_usize..100, 0_u32..5, any::<prop::sample::Index>()), 1..120)
+            steps in prop::collection::vec((0_usize..5, 1_usize..100, 0_u32..5, any::<prop::sample::Index>()), 1..120)
         ) {
             let usable = regions([1..70, 71..300, 400..1000]);
             let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
             let mut frames = Frames::new(&usable, &mut bitmap);
             let mut free: std::collections::BTreeSet<u64> = (1..70).chain(71..300).chain(400..1000).collect();
             let mut taken: Vec<(u64, usize)> = Vec::new();
+            let mut balloon = std::collections::BTreeSet::new();
+            let mut given_out = std::collections::BTreeSet::new();
             for (kind, count, align, pick) in steps {
-                if kind == 0 && !taken.is_empty() {
-                    let (frame, count) = taken.swap_remove(pick.index(taken.len()));
-                    prop_assert!(frames.free(frame, count));
-                    free.extend(frame..frame + count as u64);
-                } else {
-                    let align = 1_u64 << align;
-                    let is_run = |&start: &u64| {
-                        start % align == 0 && (start..start + count as u64).all(|f| free.contains(&f))
-                    };
-                    let expected = free.iter().copied().find(is_run);
-                    prop_assert_eq!(frames.alloc(count, align), expected);
-                    if let Some(frame) = expected {
-                        for f in frame..frame + count as u64 {
-                            free.remove(&f);
+                match kind {
+                    0 if !taken.is_empty() => {
+                        let (frame, count) = taken.swap_remove(pick.index(taken.len()));
+                        prop_assert!(frames.free(frame, count));
+                        free.extend(frame..frame + count as u64);
+                    }
+                    1 => for _ in 0..count {
+                        let highest = frames.take_highest();
+                        prop_assert_eq!(highest.map(|(frame, _)| frame), free.pop_last());
+                        if let Some((frame, used)) = highest {
+                            prop_assert!(used || !given_out.contains(&frame), "{} was given out", frame);
+                            prop_assert!(frames.put_into_balloon(frame));
+                            prop_assert!(!frames.put_into_balloon(frame), "it is in there already");
+                            prop_assert!(!frames.free(frame, 1), "it is not in use");
+                            balloon.insert(frame);
                         }
-                        taken.push((frame, count));
+                    },
+                    2 => for _ in 0..count {
+                        let lowest = frames.take_from_balloon();
+                        prop_assert_eq!(lowest, balloon.pop_first());
+                        if let Some(frame) = lowest {
+                            prop_assert!(frames.free(frame, 1));
+                            free.insert(frame);
+                        }
+                    },
+                    _ => {
+                        let align = 1_u64 << align;
+                        let is_run = |&start: &u64| {
+                            start % align == 0 && (start..start + count as u64).all(|f| free.contains(&f))
+                        };
+                        let expected = free.iter().copied().find(is_run);
+                        prop_assert_eq!(frames.alloc(count, align), expected);
+                        if let Some(frame) = expected {
+                            for f in frame..frame + count as u64 {
+                                free.remove(&f);
+                                given_out.insert(f);
+                            }
+                            taken.push((frame, count));
+                        }
                     }
                 }
                 prop_assert_eq!(frames.free_frames(), free.len());
+                prop_assert_eq!(frames.ballooned(), balloon.len());
+                prop_assert_eq!(frames.used(), taken.iter().map(|(_, count)| count).sum::<usize>());
             }
         }
     }

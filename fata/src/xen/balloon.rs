@@ -11,18 +11,24 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use core::time::Duration;
 
-use fata_events::{Handle, yield_now};
-use fata_xenstore::{Client, Error, Watch, decimal};
+use fata_events::{Handle, JoinHandle, yield_now};
+use fata_xenstore::{Client, Watch, decimal};
 
 use super::Ram;
+use super::port::STORE_PATIENCE;
 use crate::stats::Memory;
 
 /// Bytes in a page.
 const PAGE: usize = 4096;
 
-/// How long until it is tried again, first and at the most, when memory cannot be had.
+const TARGET: &str = "memory/target";
+const MAXIMUM: &str = "memory/static-max";
+
+/// How long until it is tried again when memory cannot be had; twice as long each time, up to the longest.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+/// A look a day, when there is nothing to do, is no look.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Bytes that stay free whatever the target says: 2 MiB, or an eighth of what is in use, whichever is more. A program that has
 /// been this size for a while will be that much larger for a moment.
@@ -33,7 +39,7 @@ const fn reserve(memory: Memory) -> usize {
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+enum Step {
     /// Some pages went or came.
     Moved,
     /// There is nothing to do.
@@ -43,50 +49,37 @@ pub(super) enum Step {
 }
 
 /// The domain's balloon.
-pub(super) struct Balloon {
+struct Balloon {
     ram: Rc<dyn Ram>,
-    client: Client,
-    handle: Handle,
-    watch: Watch,
     /// What the domain would have with an empty balloon, in KiB.
     whole: u64,
     /// What it is to have, in KiB.
     target: u64,
 }
 
+/// Meets the target once, as far as it can be met, and follows it in a task. `None` if the toolstack does not name one.
+pub(super) async fn start(client: &Client, handle: &Handle, ram: &Rc<dyn Ram>) -> Option<JoinHandle<()>> {
+    let watch = client.watch(TARGET).ok()?;
+    let keys = [MAXIMUM, TARGET].map(String::from);
+    let values = handle
+        .timeout(STORE_PATIENCE, client.read_all(&keys))
+        .await
+        .ok()?
+        .ok()?;
+    let [whole, target] = [0, 1].map(|at| parse(values.get(at)?.as_deref()?));
+    let balloon = Balloon {
+        ram: Rc::clone(ram),
+        whole: whole?,
+        target: target?,
+    };
+    while balloon.step() == Step::Moved {
+        yield_now().await;
+    }
+    Some(handle.spawn(balloon.follow(client.clone(), handle.clone(), watch)))
+}
+
 impl Balloon {
-    /// The balloon of a domain whose toolstack names a target; `None` if it names none.
-    ///
-    /// # Errors
-    /// As [`Client::read_all`].
-    pub(super) async fn open(client: Client, handle: Handle, ram: Rc<dyn Ram>) -> Result<Option<Self>, Error> {
-        let watch = client.watch("memory/target")?;
-        let keys = ["memory/static-max", "memory/target"].map(String::from);
-        let values = client.read_all(&keys).await?;
-        let [whole, target] = [0, 1].map(|at| parse(values.get(at)?.as_deref()?));
-        let (Some(whole), Some(target)) = (whole, target) else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            ram,
-            client,
-            handle,
-            watch,
-            whole,
-            target,
-        }))
-    }
-
-    /// Moves memory until the target is met, cannot be met, or is another one. In between everybody else has a turn.
-    pub(super) async fn settle(&mut self) -> Step {
-        loop {
-            match self.step() {
-                Step::Moved if !self.watch.take_changed() => yield_now().await,
-                step => return step,
-            }
-        }
-    }
-
+    /// Moves some memory towards the target, if it is not met.
     fn step(&self) -> Step {
         let memory = self.ram.memory();
         let held = memory.ballooned / PAGE;
@@ -103,41 +96,34 @@ impl Balloon {
     }
 
     /// Follows the target as long as the store lives.
-    pub(super) async fn run(mut self) {
-        let error = loop {
-            if let Err(error) = self.follow().await {
-                break error;
-            }
-        };
-        log::warn!("the balloon stays as it is: {error}");
-    }
-
-    /// Settles on the present target, and waits for another.
-    async fn follow(&mut self) -> Result<(), Error> {
+    async fn follow(mut self, client: Client, handle: Handle, mut watch: Watch) {
         let mut pause = PAUSE;
-        let mut said = false;
-        while self.settle().await == Step::Stuck {
-            if !said {
-                said = true;
-                self.complain();
+        loop {
+            let wait = match self.step() {
+                // Everybody else has a turn.
+                Step::Moved => Duration::ZERO,
+                Step::There => DAY,
+                Step::Stuck => {
+                    if pause == PAUSE {
+                        self.complain();
+                    }
+                    let wait = pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    wait
+                }
+            };
+            match handle.timeout(wait, watch.changed()).await {
+                Err(_) => continue,
+                Ok(Err(error)) => return log::warn!("the memory stays as it is: {error}"),
+                Ok(Ok(())) => {}
             }
-            match self.handle.timeout(pause, self.watch.changed()).await {
-                Err(_) => pause = (pause * 2).min(LONGEST_PAUSE),
-                Ok(changed) => return changed.and(self.read().await),
+            // What cannot be read or makes no sense is no new target.
+            let told = client.read(TARGET).await.ok().and_then(|kib| parse(&kib));
+            if let Some(target) = told.filter(|&target| target != self.target) {
+                self.target = target;
+                pause = PAUSE;
             }
         }
-        self.watch.changed().await?;
-        self.read().await
-    }
-
-    /// Looks for a new target. What makes no sense is none.
-    async fn read(&mut self) -> Result<(), Error> {
-        match self.client.read("memory/target").await {
-            Ok(value) => self.target = parse(&value).unwrap_or(self.target),
-            Err(Error::Refused(_) | Error::Disconnected) => {} // set again, the watch fires again
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 
     fn complain(&self) {

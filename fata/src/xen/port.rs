@@ -27,7 +27,7 @@ use fata_xenstore::{Error, Store, decimal};
 
 use super::Ram;
 #[cfg(feature = "balloon")]
-use super::balloon::Balloon;
+use super::balloon;
 #[cfg(feature = "net")]
 use super::interface::VifInterface;
 #[cfg(feature = "net")]
@@ -36,7 +36,7 @@ use crate::port::Port;
 use crate::stats::{Events, Grants, Memory};
 
 /// How long xenstored may take to answer at the start.
-const STORE_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The domain's devices and what drives them.
 pub(super) struct XenPort<H: Hypervisor> {
@@ -81,14 +81,25 @@ impl<H: Hypervisor> XenPort<H> {
     /// Connects to xenstore, settles how much memory the domain has, and starts a driver for each network interface that the
     /// toolstack gave it. If that fails, the domain has no devices.
     pub(super) async fn connect(&self, handle: &Handle) {
-        if let Err(problem) = self.try_to_connect(handle).await {
-            log::warn!("no devices: xenstore: {problem}");
-            let _ = self.store_problem.set(problem);
-        }
+        let problem = match self.open_store(handle) {
+            Ok(store) => {
+                // First, since drivers take memory, and there may be less than it seems.
+                #[cfg(feature = "balloon")]
+                self.balloon.set(balloon::start(store, handle, &self.ram).await);
+                match handle.timeout(STORE_PATIENCE, self.find_devices(store, handle)).await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => String::from("no answer"),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        log::warn!("no devices: xenstore: {problem}");
+        let _ = self.store_problem.set(problem);
     }
 
-    async fn try_to_connect(&self, handle: &Handle) -> Result<(), String> {
-        let store = Store::new(self.hv.clone(), &self.ports, handle.clone()).map_err(|error| error.to_string())?;
+    fn open_store(&self, handle: &Handle) -> Result<&Store<H>, Error> {
+        let store = Store::new(self.hv.clone(), &self.ports, handle.clone())?;
         let serve = store.run();
         handle
             .spawn(async {
@@ -96,17 +107,7 @@ impl<H: Hypervisor> XenPort<H> {
                 log::error!("xenstore: {error}");
             })
             .detach();
-        let store = self.store.get_or_init(|| store);
-        // First, since drivers take memory, and there may be less than it seems.
-        #[cfg(feature = "balloon")]
-        {
-            let balloon = Balloon::open(store.client().clone(), handle.clone(), Rc::clone(&self.ram));
-            if let Some(mut balloon) = patiently(handle, balloon).await? {
-                balloon.settle().await;
-                self.balloon.set(Some(handle.spawn(balloon.run())));
-            }
-        }
-        patiently(handle, self.find_devices(store, handle)).await
+        Ok(self.store.get_or_init(|| store))
     }
 
     #[cfg_attr(not(feature = "net"), expect(unused_variables))]
@@ -170,14 +171,6 @@ impl<H: Hypervisor> XenPort<H> {
 
     pub(super) fn clock(&self) -> &PvClock<H> {
         &self.clock
-    }
-}
-
-/// What xenstored answers, if it does in time.
-async fn patiently<T>(handle: &Handle, answer: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
-    match handle.timeout(STORE_PATIENCE, answer).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(String::from("no answer")),
     }
 }
 
