@@ -248,6 +248,15 @@ impl<'a> Frames<'a> {
         bits.is_some()
     }
 
+    /// Puts the `count` highest free frames, which have no memory yet, into the balloon.
+    pub fn top_into_balloon(&mut self, count: usize) {
+        for _ in 0..count {
+            let taken = self.take_highest();
+            // It was taken a moment ago.
+            let _ = taken.is_some_and(|(frame, _)| self.put_into_balloon(frame));
+        }
+    }
+
     /// Takes the lowest frame out of the balloon. It is in use then.
     pub fn take_from_balloon(&mut self) -> Option<u64> {
         let end = self.balloon.len() * BITS;

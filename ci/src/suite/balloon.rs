@@ -5,7 +5,13 @@ use serde_json::Value;
 use super::{Bench, Failure, Test, ensure};
 use crate::suite::bench::Running;
 
-pub(super) const TESTS: &[Test] = &[("balloon::it_shrinks_and_grows", it_shrinks_and_grows)];
+pub(super) const TESTS: &[Test] = &[
+    ("balloon::it_shrinks_and_grows", it_shrinks_and_grows),
+    (
+        "balloon::it_starts_small_and_grows_to_its_maximum",
+        it_starts_small_and_grows_to_its_maximum,
+    ),
+];
 
 pub(super) fn it_shrinks_and_grows(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?.memory_mib(32))?;
@@ -20,6 +26,27 @@ pub(super) fn it_shrinks_and_grows(bench: &Bench<'_>) -> Result<(), Failure> {
         );
         ensure!(
             now.total + now.ballooned == at_first.total,
+            "{at_first:?}, then {now:?}"
+        );
+    }
+    Ok(())
+}
+
+/// With `maxmem` above `memory` Xen does not have all of the memory that there seems to be.
+pub(super) fn it_starts_small_and_grows_to_its_maximum(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.server("http", "")?.memory_mib(16).line("maxmem = 64");
+    let http = bench.start(http)?;
+    http.says("listening")?;
+    let at_first = memory(bench, &http)?;
+    for mib in [16, 40, 64, 16] {
+        set(bench, &http, mib)?;
+        let now = memory(bench, &http)?;
+        ensure!(
+            now.ballooned == f64::from(64 - mib) * 1048576.0,
+            "at {mib} MiB of 64: {now:?}"
+        );
+        ensure!(
+            now.total + now.ballooned == at_first.total + at_first.ballooned,
             "{at_first:?}, then {now:?}"
         );
     }
