@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::rc::Rc;
 use std::time::Duration;
 
 use fata::stats::Memory;

@@ -4,8 +4,6 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 #[cfg(feature = "net")]
 use alloc::vec::Vec;
-#[cfg(feature = "balloon")]
-use core::cell::Cell;
 use core::cell::OnceCell;
 #[cfg(feature = "net")]
 use core::cell::RefCell;
@@ -14,8 +12,6 @@ use core::time::Duration;
 
 use fata_console::Console;
 use fata_events::Handle;
-#[cfg(feature = "balloon")]
-use fata_events::JoinHandle;
 use fata_events::xen::{Ports, PvClock, XenLoop};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
@@ -26,8 +22,6 @@ use fata_xenstore::xenbus;
 use fata_xenstore::{Error, Store, decimal};
 
 use super::Ram;
-#[cfg(feature = "balloon")]
-use super::balloon;
 #[cfg(feature = "net")]
 use super::interface::VifInterface;
 #[cfg(feature = "net")]
@@ -47,8 +41,6 @@ pub(super) struct XenPort<H: Hypervisor> {
     table: Table<H>,
     ram: Rc<dyn Ram>,
     store: OnceCell<Store<H>>,
-    #[cfg(feature = "balloon")]
-    balloon: Cell<Option<JoinHandle<()>>>,
     /// Why there are no devices, if that is xenstore's fault.
     store_problem: OnceCell<String>,
     name: OnceCell<String>,
@@ -69,8 +61,6 @@ impl<H: Hypervisor> XenPort<H> {
             console,
             ram,
             store: OnceCell::new(),
-            #[cfg(feature = "balloon")]
-            balloon: Cell::default(),
             store_problem: OnceCell::new(),
             name: OnceCell::new(),
             #[cfg(feature = "net")]
@@ -78,27 +68,30 @@ impl<H: Hypervisor> XenPort<H> {
         }
     }
 
-    /// Connects to xenstore, settles how much memory the domain has, and starts a driver for each network interface that the
-    /// toolstack gave it. If that fails, the domain has no devices.
-    pub(super) async fn connect(&self, handle: &Handle) {
-        let problem = match self.open_store(handle) {
-            Ok(store) => {
-                // First, since drivers take memory, and there may be less than it seems.
-                #[cfg(feature = "balloon")]
-                self.balloon.set(balloon::start(store, handle, &self.ram).await);
-                match handle.timeout(STORE_PATIENCE, self.find_devices(store, handle)).await {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => String::from("no answer"),
-                }
-            }
-            Err(error) => error.to_string(),
-        };
+    /// Connects to xenstore. If that fails, the domain has no devices.
+    pub(super) fn open_store(&self, handle: &Handle) {
+        if let Err(error) = self.try_to_open_store(handle) {
+            self.no_devices(error.to_string());
+        }
+    }
+
+    fn no_devices(&self, problem: String) {
         log::warn!("no devices: xenstore: {problem}");
         let _ = self.store_problem.set(problem);
     }
 
-    fn open_store(&self, handle: &Handle) -> Result<&Store<H>, Error> {
+    /// Starts a driver for each network interface that the toolstack gave the domain.
+    pub(super) async fn start_devices(&self, handle: &Handle) {
+        let Some(store) = self.store.get() else { return };
+        let problem = match handle.timeout(STORE_PATIENCE, self.find_devices(store, handle)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => String::from("no answer"),
+        };
+        self.no_devices(problem);
+    }
+
+    fn try_to_open_store(&self, handle: &Handle) -> Result<(), Error> {
         let store = Store::new(self.hv.clone(), &self.ports, handle.clone())?;
         let serve = store.run();
         handle
@@ -107,7 +100,8 @@ impl<H: Hypervisor> XenPort<H> {
                 log::error!("xenstore: {error}");
             })
             .detach();
-        Ok(self.store.get_or_init(|| store))
+        let _ = self.store.set(store);
+        Ok(())
     }
 
     #[cfg_attr(not(feature = "net"), expect(unused_variables))]
@@ -131,8 +125,6 @@ impl<H: Hypervisor> XenPort<H> {
 
     /// Takes leave of all backends.
     pub(super) async fn disconnect(&self) {
-        #[cfg(feature = "balloon")]
-        drop(self.balloon.take());
         #[cfg(feature = "net")]
         for (_, vif) in self.interfaces.take() {
             vif.stop().await;
@@ -159,6 +151,11 @@ impl<H: Hypervisor> XenPort<H> {
 
     pub(super) fn store(&self) -> Option<&Store<H>> {
         self.store.get()
+    }
+
+    #[cfg(feature = "balloon")]
+    pub(super) fn ram(&self) -> &Rc<dyn Ram> {
+        &self.ram
     }
 
     pub(super) fn hypervisor(&self) -> &H {
