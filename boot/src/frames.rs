@@ -24,7 +24,8 @@ impl Region {
     }
 }
 
-/// A page-granular allocator for physical memory: a bitmap over all usable regions, set bits being free frames.
+/// A page-granular allocator for physical memory: a bitmap over all usable regions, set bits being free frames. A second one
+/// has the frames that are in the balloon: the hypervisor has their memory, and they are neither free nor in use.
 ///
 /// It never touches the memory it manages, so a program that scribbles over freed pages cannot break it, freeing
 /// something twice is noticed, and it runs on the host in tests. Frames are given out lowest first; freed neighbours
@@ -51,10 +52,16 @@ impl Region {
 pub struct Frames<'a> {
     regions: [Region; MAX_REGIONS],
     bitmap: &'a mut [u64],
+    balloon: &'a mut [u64],
     total: usize,
     free: usize,
+    ballooned: usize,
+    /// No frame from this bit on was ever given out.
+    pristine: usize,
     /// No bit below this one is set.
     lowest: usize,
+    /// Nor this one, nor any above.
+    highest: usize,
     barren: Barren,
 }
 
@@ -89,7 +96,7 @@ impl<'a> Frames<'a> {
     /// How many words of bitmap it takes to manage `usable`.
     #[must_use]
     pub fn bitmap_words(usable: &Regions) -> usize {
-        layout(usable)
+        2 * layout(usable)
             .last()
             .map_or(0, |region| region.bits().end.div_ceil(BITS))
     }
@@ -97,6 +104,7 @@ impl<'a> Frames<'a> {
     /// An allocator for the whole frames in `usable`, all free. Frames for which `bitmap` has no room are left out.
     pub fn new(usable: &Regions, bitmap: &'a mut [u64]) -> Self {
         bitmap.fill(0);
+        let (bitmap, balloon) = bitmap.split_at_mut(bitmap.len() / 2);
         let room = bitmap.len() * BITS;
         let regions = [const {
             Region {
@@ -107,9 +115,13 @@ impl<'a> Frames<'a> {
         let mut frames = Self {
             regions,
             bitmap,
+            balloon,
             total: 0,
             free: 0,
+            ballooned: 0,
+            pristine: 0,
             lowest: 0,
+            highest: room,
             barren: Barren { bit: 0, count: 1 },
         };
         for (slot, region) in frames.regions.iter_mut().zip(layout(usable)) {
@@ -133,6 +145,18 @@ impl<'a> Frames<'a> {
     #[must_use]
     pub const fn free_frames(&self) -> usize {
         self.free
+    }
+
+    /// Frames that are in the balloon now.
+    #[must_use]
+    pub const fn ballooned(&self) -> usize {
+        self.ballooned
+    }
+
+    /// Frames that are in use now.
+    #[must_use]
+    pub const fn used(&self) -> usize {
+        self.total - self.free - self.ballooned
     }
 
     /// Takes `count` contiguous frames, the first one's number a multiple of `align` (a power of two). `None` if there
@@ -162,8 +186,7 @@ impl<'a> Frames<'a> {
                 }
             }
         })?;
-        set_bits(self.bitmap, bit..bit + count, false);
-        self.free -= count;
+        self.occupy(bit..bit + count);
         if self.lowest == bit || count == 1 && align == 1 {
             self.lowest = bit + count;
         }
@@ -174,16 +197,17 @@ impl<'a> Frames<'a> {
     }
 
     /// Gives back `count` frames from `frame` on. `false`, and nothing done, unless all of them are in one region and
-    /// none is free.
+    /// in use.
     #[must_use = "false means that the caller's books are wrong"]
     pub fn free(&mut self, frame: u64, count: usize) -> bool {
         let Some(bits) = self.bits_of(frame, count) else {
             return false;
         };
-        if find_bit(self.bitmap, bits.clone(), true).is_some() {
+        if !self.is_used(&bits) {
             return false;
         }
         self.lowest = self.lowest.min(bits.start);
+        self.highest = self.highest.max(bits.end);
         self.barren.freed(bits.start);
         set_bits(self.bitmap, bits, true);
         self.free += count;
@@ -200,9 +224,64 @@ impl<'a> Frames<'a> {
         if find_bit(self.bitmap, bits.clone(), false).is_some() {
             return false;
         }
-        set_bits(self.bitmap, bits, false);
-        self.free -= count;
+        self.occupy(bits);
         true
+    }
+
+    /// Takes the highest free frame, and says whether it was ever given out before: then it holds what was written to it.
+    pub fn take_highest(&mut self) -> Option<(u64, bool)> {
+        let bit = last_bit(self.bitmap, self.highest)?;
+        set_bits(self.bitmap, bit..bit + 1, false);
+        self.free -= 1;
+        self.highest = bit;
+        Some((self.frame_of(bit)?, bit < self.pristine))
+    }
+
+    /// Puts a frame that is in use into the balloon. `false`, and nothing done, if it is none.
+    #[must_use = "false means that the caller's books are wrong"]
+    pub fn put_into_balloon(&mut self, frame: u64) -> bool {
+        let bits = self.bits_of(frame, 1).filter(|bits| self.is_used(bits));
+        if let Some(bits) = bits.clone() {
+            set_bits(self.balloon, bits, true);
+            self.ballooned += 1;
+        }
+        bits.is_some()
+    }
+
+    /// Puts the `count` highest free frames, which have no memory yet, into the balloon.
+    pub fn top_into_balloon(&mut self, count: usize) {
+        for _ in 0..count {
+            let taken = self.take_highest();
+            // It was taken a moment ago.
+            let _ = taken.is_some_and(|(frame, _)| self.put_into_balloon(frame));
+        }
+    }
+
+    /// Takes the lowest frame out of the balloon. It is in use then.
+    pub fn take_from_balloon(&mut self) -> Option<u64> {
+        let end = self.balloon.len() * BITS;
+        let bit = find_bit(self.balloon, 0..end, true)?;
+        set_bits(self.balloon, bit..bit + 1, false);
+        self.ballooned -= 1;
+        self.frame_of(bit)
+    }
+
+    /// Whether all of them are neither free nor in the balloon.
+    fn is_used(&self, bits: &Range<usize>) -> bool {
+        [&*self.bitmap, &*self.balloon]
+            .iter()
+            .all(|bitmap| find_bit(bitmap, bits.clone(), true).is_none())
+    }
+
+    fn occupy(&mut self, bits: Range<usize>) {
+        self.free -= bits.len();
+        self.pristine = self.pristine.max(bits.end);
+        set_bits(self.bitmap, bits, false);
+    }
+
+    fn frame_of(&self, bit: usize) -> Option<u64> {
+        let region = self.regions.iter().find(|region| region.bits().contains(&bit))?;
+        Some(region.frames.start + (bit - region.first_bit) as u64)
     }
 
     fn bits_of(&self, frame: u64, count: usize) -> Option<Range<usize>> {
@@ -246,6 +325,17 @@ fn find_bit(bitmap: &[u64], range: Range<usize>, value: bool) -> Option<usize> {
     }
     let bit = word * BITS + found.trailing_zeros() as usize;
     (bit < range.end).then_some(bit)
+}
+
+/// The last bit before `end` that is set.
+fn last_bit(bitmap: &[u64], end: usize) -> Option<usize> {
+    let mut word = end / BITS;
+    let mut found = bitmap.get(word).map_or(0, |bits| bits & lowest(end % BITS));
+    while found == 0 {
+        word = word.checked_sub(1)?;
+        found = *bitmap.get(word)?;
+    }
+    Some(word * BITS + found.ilog2() as usize)
 }
 
 /// Makes all bits in `range`, which lies in the bitmap, `value`.
@@ -340,7 +430,7 @@ mod tests {
     #[test]
     fn a_short_bitmap_means_less_memory() {
         let usable = regions([0..64, 100..200]);
-        let mut bitmap = vec![0; 1];
+        let mut bitmap = vec![0; 2];
         let frames = Frames::new(&usable, &mut bitmap);
         assert_eq!(frames.total(), 64);
     }
@@ -348,33 +438,60 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_a_set_of_frames(
-            steps in prop::collection::vec((0_usize..3, 1_usize..100, 0_u32..5, any::<prop::sample::Index>()), 1..120)
+            steps in prop::collection::vec((0_usize..5, 1_usize..100, 0_u32..5, any::<prop::sample::Index>()), 1..120)
         ) {
             let usable = regions([1..70, 71..300, 400..1000]);
             let mut bitmap = vec![0; Frames::bitmap_words(&usable)];
             let mut frames = Frames::new(&usable, &mut bitmap);
             let mut free: std::collections::BTreeSet<u64> = (1..70).chain(71..300).chain(400..1000).collect();
             let mut taken: Vec<(u64, usize)> = Vec::new();
+            let mut balloon = std::collections::BTreeSet::new();
+            let mut given_out = std::collections::BTreeSet::new();
             for (kind, count, align, pick) in steps {
-                if kind == 0 && !taken.is_empty() {
-                    let (frame, count) = taken.swap_remove(pick.index(taken.len()));
-                    prop_assert!(frames.free(frame, count));
-                    free.extend(frame..frame + count as u64);
-                } else {
-                    let align = 1_u64 << align;
-                    let is_run = |&start: &u64| {
-                        start % align == 0 && (start..start + count as u64).all(|f| free.contains(&f))
-                    };
-                    let expected = free.iter().copied().find(is_run);
-                    prop_assert_eq!(frames.alloc(count, align), expected);
-                    if let Some(frame) = expected {
-                        for f in frame..frame + count as u64 {
-                            free.remove(&f);
+                match kind {
+                    0 if !taken.is_empty() => {
+                        let (frame, count) = taken.swap_remove(pick.index(taken.len()));
+                        prop_assert!(frames.free(frame, count));
+                        free.extend(frame..frame + count as u64);
+                    }
+                    1 => for _ in 0..count {
+                        let highest = frames.take_highest();
+                        prop_assert_eq!(highest.map(|(frame, _)| frame), free.pop_last());
+                        if let Some((frame, used)) = highest {
+                            prop_assert!(used || !given_out.contains(&frame), "{} was given out", frame);
+                            prop_assert!(frames.put_into_balloon(frame));
+                            prop_assert!(!frames.put_into_balloon(frame), "it is in there already");
+                            prop_assert!(!frames.free(frame, 1), "it is not in use");
+                            balloon.insert(frame);
                         }
-                        taken.push((frame, count));
+                    },
+                    2 => for _ in 0..count {
+                        let lowest = frames.take_from_balloon();
+                        prop_assert_eq!(lowest, balloon.pop_first());
+                        if let Some(frame) = lowest {
+                            prop_assert!(frames.free(frame, 1));
+                            free.insert(frame);
+                        }
+                    },
+                    _ => {
+                        let align = 1_u64 << align;
+                        let is_run = |&start: &u64| {
+                            start % align == 0 && (start..start + count as u64).all(|f| free.contains(&f))
+                        };
+                        let expected = free.iter().copied().find(is_run);
+                        prop_assert_eq!(frames.alloc(count, align), expected);
+                        if let Some(frame) = expected {
+                            for f in frame..frame + count as u64 {
+                                free.remove(&f);
+                                given_out.insert(f);
+                            }
+                            taken.push((frame, count));
+                        }
                     }
                 }
                 prop_assert_eq!(frames.free_frames(), free.len());
+                prop_assert_eq!(frames.ballooned(), balloon.len());
+                prop_assert_eq!(frames.used(), taken.iter().map(|(_, count)| count).sum::<usize>());
             }
         }
     }

@@ -15,6 +15,9 @@ use talc::base::Talc;
 use talc::base::binning::Binning;
 use talc::source::Source;
 
+use fata_hypercall::Pfn;
+use fata_hypercall::abi::memory::EXTENTS as BATCH;
+
 use crate::frames::{FRAME_SIZE, Frames};
 
 const PAGE: usize = FRAME_SIZE as usize;
@@ -28,12 +31,14 @@ const LARGE: usize = 32 << 10;
 /// What of memory is used for what. All figures are bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// RAM that the allocator manages. The image, the loader's structures and the page tables for the image are not
+    /// RAM that the allocator manages and has. The image, the loader's structures and the page tables for the image are not
     /// among it.
     pub total: usize,
     /// What of it is free for anything.
     pub free: usize,
-    /// The most that was ever not free.
+    /// What is not among it because the balloon holds it: Xen has it, for now.
+    pub ballooned: usize,
+    /// The most that was ever in use.
     pub peak: usize,
     /// What the heap for small objects has taken, in chunks.
     pub heap: usize,
@@ -79,7 +84,7 @@ impl Chunks<'_> {
     }
 
     fn count(&mut self) {
-        self.peak = self.peak.max(self.frames.total() - self.frames.free_frames());
+        self.peak = self.peak.max(self.frames.used());
     }
 
     fn frame_of(&self, address: usize) -> u64 {
@@ -89,6 +94,17 @@ impl Chunks<'_> {
     fn give_back(&mut self, address: usize, pages: usize) {
         // False would mean a double free, which the language excludes; the bitmap survives it.
         let _ = self.frames.free(self.frame_of(address), pages);
+    }
+
+    /// Ends the use of pages: they go into the balloon, or are free.
+    fn sort(&mut self, pages: &[Pfn], ballooned: impl Fn(usize) -> bool) {
+        for (index, page) in pages.iter().enumerate() {
+            // False would mean that they were not in use, and they were taken a moment ago.
+            let _ = match ballooned(index) {
+                true => self.frames.put_into_balloon(page.0),
+                false => self.frames.free(page.0, 1),
+            };
+        }
     }
 
     fn drop_spare(&mut self) {
@@ -152,6 +168,16 @@ fn pages(layout: Layout) -> Option<usize> {
     (layout.align() >= PAGE || layout.size() >= LARGE).then(|| layout.size().div_ceil(PAGE))
 }
 
+/// Up to `count` pages as `take` gives them.
+fn fill(pages: &mut [Pfn; BATCH], count: usize, take: impl FnMut() -> Option<u64>) -> &[Pfn] {
+    let mut taken = 0;
+    for (page, frame) in pages.iter_mut().take(count).zip(core::iter::from_fn(take)) {
+        *page = Pfn(frame);
+        taken += 1;
+    }
+    pages.get(..taken).unwrap_or_default()
+}
+
 impl<'a> Memory<'a> {
     /// An allocator of `frames`.
     ///
@@ -174,12 +200,45 @@ impl<'a> Memory<'a> {
     pub(crate) fn stats(&self) -> Stats {
         let Chunks { frames, heap, peak, .. } = &self.heap.source;
         Stats {
-            total: frames.total() * PAGE,
+            total: (frames.total() - frames.ballooned()) * PAGE,
             free: frames.free_frames() * PAGE,
+            ballooned: frames.ballooned() * PAGE,
             peak: peak * PAGE,
             heap: *heap,
             heap_used: self.used,
         }
+    }
+
+    /// Takes up to `count` free pages, [`BATCH`] at the most, and shows them to `release`, which says how many of them, from the
+    /// first on, have gone. Says the same. What was ever in them is wiped out.
+    pub(crate) fn inflate(&mut self, count: usize, release: impl FnOnce(&[Pfn]) -> usize) -> usize {
+        let source = &mut self.heap.source;
+        source.drop_spare();
+        let origin = source.origin;
+        let take = || {
+            let (frame, used) = source.frames.take_highest()?;
+            if used {
+                // SAFETY: it was free and is taken: a page that nobody uses.
+                unsafe { origin.wrapping_add(frame as usize * PAGE).write_bytes(0, PAGE) };
+            }
+            Some(frame)
+        };
+        let mut pages = [Pfn(0); BATCH];
+        let pages = fill(&mut pages, count, take);
+        let gone = release(pages);
+        source.sort(pages, |index| index < gone);
+        gone
+    }
+
+    /// Takes up to `count` pages out of the balloon, [`BATCH`] at the most, and shows them to `populate`, which says how many of
+    /// them, from the first on, have memory again. They are free then. Says the same.
+    pub(crate) fn deflate(&mut self, count: usize, populate: impl FnOnce(&[Pfn]) -> usize) -> usize {
+        let source = &mut self.heap.source;
+        let mut pages = [Pfn(0); BATCH];
+        let pages = fill(&mut pages, count, || source.frames.take_from_balloon());
+        let back = populate(pages);
+        source.sort(pages, |index| index >= back);
+        back
     }
 
     /// # Safety
@@ -316,6 +375,60 @@ mod tests {
             // SAFETY: the layout is not empty.
             let large = unsafe { memory.alloc(layout(100 * PAGE, 1)) };
             assert!(!large.is_null());
+        });
+    }
+
+    #[test]
+    fn the_balloon_takes_free_pages_wiped_and_gives_them_back() {
+        with_memory(|memory| {
+            let whole = memory.stats();
+            // SAFETY: the layouts are not empty, and what is freed was allocated with the same.
+            let kept = unsafe {
+                let used = memory.alloc(layout(90 * PAGE - 1, 1));
+                used.write_bytes(7, 90 * PAGE - 1);
+                let kept = memory.alloc(layout(PAGE, PAGE));
+                kept.write_bytes(7, PAGE);
+                memory.dealloc(used, layout(90 * PAGE - 1, 1));
+                kept
+            };
+            let origin = memory.heap.source.origin;
+            let mut gone = 0;
+            let gone_is_clean = |pages: &[Pfn]| {
+                for page in pages {
+                    let page = origin.wrapping_add(page.0 as usize * PAGE);
+                    assert_ne!(page, kept);
+                    // SAFETY: a page of the test's memory.
+                    let bytes = unsafe { core::slice::from_raw_parts(page, PAGE) };
+                    assert!(bytes.iter().all(|&byte| byte == 0));
+                }
+                pages.len()
+            };
+            assert_eq!(memory.inflate(50, |pages| gone_is_clean(pages) - 20), 30);
+            assert_eq!(memory.stats().ballooned, 30 * PAGE);
+            loop {
+                match memory.inflate(usize::MAX, gone_is_clean) {
+                    0 => break,
+                    more => gone += more,
+                }
+            }
+            let empty = memory.stats();
+            assert_eq!((empty.free, empty.total, empty.used()), (0, PAGE, PAGE));
+            assert_eq!(gone + 30, whole.free / PAGE - 1);
+            // SAFETY: the layout is not empty.
+            let object = unsafe { memory.alloc(layout(8, 8)) };
+            assert!(object.is_null(), "an allocation fails, whoever is to blame");
+
+            assert_eq!(memory.deflate(10, |_| 0), 0, "the hypervisor has none");
+            let lowest = memory.deflate(10, |pages| {
+                assert!(pages.is_sorted());
+                3
+            });
+            assert_eq!((lowest, memory.stats().free), (3, 3 * PAGE));
+            while memory.deflate(usize::MAX, <[Pfn]>::len) > 0 {}
+            // SAFETY: allocated above.
+            unsafe { memory.dealloc(kept, layout(PAGE, PAGE)) };
+            let after = memory.stats();
+            assert_eq!((after.total, after.free, after.ballooned), (whole.total, whole.free, 0));
         });
     }
 

@@ -5,6 +5,9 @@ use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::ptr;
 
+use fata_hypercall::Pfn;
+use fata_hypercall::metal::Xen;
+
 use crate::frames::{FRAME_SIZE, Frames};
 use crate::heap::Memory;
 pub use crate::heap::Stats;
@@ -64,6 +67,20 @@ unsafe impl GlobalAlloc for Global {
 #[must_use]
 pub fn stats() -> Stats {
     GLOBAL.with(|memory| memory.stats()).unwrap_or_default()
+}
+
+/// Gives free pages to Xen, the highest first: up to `count` of them, and 256 at the most in one call. Says how many went.
+pub fn inflate(xen: Xen, count: usize) -> usize {
+    // SAFETY: pages that are in the balloon are not given out until deflate has had them populated.
+    let release = |pages: &[Pfn]| unsafe { xen.release_frames(pages) };
+    GLOBAL.with(|memory| memory.inflate(count, release)).unwrap_or(0)
+}
+
+/// Gets pages back from Xen that [`inflate`] gave it: up to `count` of them, and 256 at the most in one call. Says how many came.
+pub fn deflate(xen: Xen, count: usize) -> usize {
+    // SAFETY: the pages are in the balloon, so Xen has their memory.
+    let populate = |pages: &[Pfn]| unsafe { xen.populate_frames(pages) };
+    GLOBAL.with(|memory| memory.deflate(count, populate)).unwrap_or(0)
 }
 
 /// The books about `usable`, in memory below `mapped`, up to which all of it is mapped already. `None` if there is none.

@@ -3,6 +3,7 @@
 //! A test is a function of a [`Bench`]. All of them share one host, on which each has guests, names and addresses of its
 //! own; a test that loses the host gets the next test a new one.
 
+mod balloon;
 mod bench;
 mod boot;
 mod host;
@@ -80,6 +81,7 @@ fn tests() -> impl Iterator<Item = Test> {
         boot::TESTS,
         network::TESTS,
         life::TESTS,
+        balloon::TESTS,
         input::TESTS,
         suspend::TESTS,
         shim::TESTS,

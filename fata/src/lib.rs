@@ -42,6 +42,7 @@
 //! the hypervisor: on metal it is Xen, in tests it is the simulator's, as here.
 //!
 //! ```
+//! use std::rc::Rc;
 //! use std::time::Duration;
 //! use fata::stats::Memory;
 //! use fata::xen::{Facts, start};
@@ -50,7 +51,7 @@
 //! let sim = Sim::new(1);
 //! let domain = sim.domain("guest");
 //! let console = Consoled::start(&sim, &domain).unwrap();
-//! let facts = Facts { command_line: "-- you".into(), entropy: vec![0; 32], memory: Memory::default };
+//! let facts = Facts { command_line: "-- you".into(), entropy: vec![0; 32], ram: Rc::new(Memory::default) };
 //! let mut guest = start(domain.clone(), facts, |env| async move {
 //!     env.sleep(Duration::from_secs(1)).await;
 //!     env.console().print(&format!("Hello, {}!\n", env.args().application()[0]));

@@ -9,10 +9,12 @@ use core::time::Duration;
 /// The heap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes of memory that the program has for data.
+    /// Bytes of memory that the program has for data now.
     pub total: usize,
     /// Bytes in use now.
     pub used: usize,
+    /// Bytes that the hypervisor has, and that the program had or may have when the administrator lets it.
+    pub ballooned: usize,
 }
 
 impl Memory {

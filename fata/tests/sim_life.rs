@@ -18,6 +18,7 @@ fn memory() -> Memory {
     Memory {
         total: 8 << 20,
         used: 1 << 20,
+        ..Memory::default()
     }
 }
 
@@ -59,7 +60,7 @@ impl<'a> Guest<'a> {
         let facts = Facts {
             command_line: command_line.into(),
             entropy: vec![1; 32],
-            memory,
+            ram: Rc::new(memory),
         };
         let mut guest = start(self.domain.clone(), facts, main);
         self.sim.add_guest(&self.domain, move || {

@@ -19,10 +19,11 @@ fn boot<F: Future<Output = ()> + 'static>(sim: &Sim, main: impl FnOnce(Env) -> F
     let facts = Facts {
         command_line: "ipv4=10.0.0.2/24 ipv6=none".into(),
         entropy: vec![1; 32],
-        memory: || Memory {
+        ram: Rc::new(|| Memory {
             total: 8 << 20,
             used: 1 << 20,
-        },
+            ..Memory::default()
+        }),
     };
     let mut guest = start(domain.clone(), facts, main);
     sim.add_guest(&domain, move || {

@@ -266,6 +266,37 @@ impl Domain {
         self.state.memory.borrow().used()
     }
 
+    /// Pages that it can allocate at this moment.
+    #[must_use]
+    pub fn pages_free(&self) -> usize {
+        self.state.memory.borrow().free_pages()
+    }
+
+    /// Pages of its own that the hypervisor has at this moment.
+    #[must_use]
+    pub fn pages_ballooned(&self) -> usize {
+        self.state.memory.borrow().ballooned()
+    }
+
+    /// `XENMEM_decrease_reservation`: gives up to `count` free pages to the hypervisor, and says how many. They cannot be allocated
+    /// any more.
+    #[must_use = "it may be fewer"]
+    pub fn release_pages(&self, count: usize) -> usize {
+        match self.state.faults.consult(Call::ReleasePages) {
+            Some(_) => 0,
+            None => self.state.memory.borrow_mut().release(count),
+        }
+    }
+
+    /// `XENMEM_populate_physmap`: gets up to `count` of them back, and says how many.
+    #[must_use = "it may be fewer"]
+    pub fn populate_pages(&self, count: usize) -> usize {
+        match self.state.faults.consult(Call::PopulatePages) {
+            Some(_) => 0,
+            None => self.state.memory.borrow_mut().populate(count),
+        }
+    }
+
     /// Whether it is inside `poll`.
     #[must_use]
     pub fn is_asleep(&self) -> bool {

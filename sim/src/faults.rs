@@ -11,6 +11,10 @@ use crate::rng::Rng;
 pub enum Call {
     /// `alloc_pages`: returns `None`, whatever errno the plan says.
     AllocPages,
+    /// [`Domain::release_pages`](crate::Domain::release_pages): none goes.
+    ReleasePages,
+    /// [`Domain::populate_pages`](crate::Domain::populate_pages): the hypervisor has none.
+    PopulatePages,
     /// `evtchn_alloc_unbound`.
     EvtchnAlloc,
     /// `evtchn_bind_interdomain`.

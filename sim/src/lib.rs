@@ -12,6 +12,7 @@
 //!
 //! ```
 //! use std::net::SocketAddr;
+//! use std::rc::Rc;
 //! use std::time::Duration;
 //! use fata::{Env, NetworkError};
 //! use fata_sim::wire::{Host, HostConfig, Impairment};
@@ -32,8 +33,8 @@
 //!     let console = Consoled::start(sim, &domain).unwrap();
 //!     let host = Host::start(sim, &sim.bridge("xenbr0"), HostConfig::default()); // 10.0.0.1
 //!     sim.bridge("xenbr0").impair(Impairment { loss: 20, ..Impairment::NONE });
-//!     let memory = || fata::stats::Memory { total: 8 << 20, used: 0 };
-//!     let facts = fata::xen::Facts { command_line: "ipv4=10.0.0.2/24".into(), entropy: vec![7; 32], memory };
+//!     let ram = Rc::new(|| fata::stats::Memory { total: 8 << 20, ..Default::default() });
+//!     let facts = fata::xen::Facts { command_line: "ipv4=10.0.0.2/24".into(), entropy: vec![7; 32], ram };
 //!     let mut guest = fata::xen::start(domain.clone(), facts, greeter);
 //!     sim.add_guest(&domain, move || { guest.turn(); });
 //!     sim.run_until(|| vif.is_connected(), Duration::from_secs(10));

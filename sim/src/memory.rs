@@ -108,6 +108,8 @@ pub(crate) struct Memory {
     /// Fresh pages are zeroed, as a hypervisor's allocator must do.
     zeroed: bool,
     used: usize,
+    /// Pages of the limit that the hypervisor has.
+    ballooned: usize,
     next_gfn: u64,
     /// By the first frame number of each run.
     by_gfn: BTreeMap<u64, Rc<Run>>,
@@ -123,6 +125,7 @@ impl Memory {
             limit,
             zeroed,
             used: 0,
+            ballooned: 0,
             next_gfn: first_gfn,
             by_gfn: BTreeMap::new(),
             by_address: BTreeMap::new(),
@@ -136,8 +139,32 @@ impl Memory {
         self.used
     }
 
+    /// Pages that can be allocated.
+    pub(crate) const fn free_pages(&self) -> usize {
+        self.limit - self.ballooned - self.used
+    }
+
+    /// Pages that the hypervisor has.
+    pub(crate) const fn ballooned(&self) -> usize {
+        self.ballooned
+    }
+
+    /// Gives free pages to the hypervisor: how many went.
+    pub(crate) fn release(&mut self, count: usize) -> usize {
+        let count = count.min(self.free_pages());
+        self.ballooned += count;
+        count
+    }
+
+    /// Gets pages back from the hypervisor: how many came.
+    pub(crate) fn populate(&mut self, count: usize) -> usize {
+        let count = count.min(self.ballooned);
+        self.ballooned -= count;
+        count
+    }
+
     pub(crate) fn alloc(&mut self, count: usize) -> Option<NonNull<SharedPage>> {
-        if count == 0 || self.used.checked_add(count)? > self.limit {
+        if count == 0 || count > self.free_pages() {
             return None;
         }
         self.used += count;
@@ -251,6 +278,17 @@ mod tests {
         assert_eq!(memory.used(), 3);
         assert!(memory.find(Gfn(101)).is_some());
         assert!(memory.find(Gfn(102)).is_none(), "the hole after a run");
+    }
+
+    #[test]
+    fn what_the_hypervisor_has_cannot_be_allocated() {
+        let mut memory = Memory::new(5, true, 100);
+        assert!(memory.alloc(2).is_some());
+        assert_eq!(memory.release(10), 3, "not what is in use");
+        assert!(memory.alloc(1).is_none());
+        assert_eq!((memory.populate(1), memory.free_pages()), (1, 1));
+        assert!(memory.alloc(1).is_some());
+        assert_eq!((memory.populate(9), memory.ballooned()), (2, 0));
     }
 
     #[test]

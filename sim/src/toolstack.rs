@@ -118,11 +118,10 @@ impl Sim {
         for name in ["device", "control", "memory"] {
             self.node(&format!("{path}/{name}"), "", &read_only);
         }
-        self.node(
-            &format!("{path}/memory/target"),
-            &(domain.state.config.pages * 4).to_string(),
-            &read_only,
-        );
+        let kib = (domain.state.config.pages * 4).to_string();
+        for name in ["target", "static-max"] {
+            self.node(&format!("{path}/memory/{name}"), &kib, &read_only);
+        }
         for name in [
             "platform-feature-multiprocessor-suspend",
             "platform-feature-xs_reset_watches",
@@ -239,6 +238,12 @@ impl Sim {
     pub fn request_shutdown(&self, domain: &Domain, request: ShutdownRequest) {
         let path = format!("{}/control/shutdown", domain_path(domain.id()));
         let _ = self.store.write(&path, request.to_string());
+    }
+
+    /// `xl mem-set`: what the domain is to have, in KiB.
+    pub fn set_memory_target(&self, domain: &Domain, kib: u64) {
+        let path = format!("{}/memory/target", domain_path(domain.id()));
+        let _ = self.store.write(&path, kib.to_string());
     }
 
     /// `xl destroy`: the program stops, its ports close, its nodes vanish. The handle stays for a look.

@@ -30,6 +30,8 @@ enum Trouble {
     Store,
     /// The domain is saved and restored, or only copied.
     Suspend,
+    /// The administrator takes memory and gives it, and Xen does not always have it.
+    Balloon,
     /// The backend breaks every rule.
     Malice,
     /// The toolstack takes the device away.
@@ -39,13 +41,14 @@ enum Trouble {
 }
 
 impl Trouble {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Weather,
         Self::Crash,
         Self::Silence,
         Self::Storm,
         Self::Store,
         Self::Suspend,
+        Self::Balloon,
         Self::Malice,
         Self::Unplug,
         Self::Shortage,
@@ -96,6 +99,14 @@ impl Trouble {
                 let outcome = [Suspended::Cancelled, Suspended::Restored][sim.random(2) as usize];
                 sim.suspend(&world.domain, outcome);
             }
+            Self::Balloon => {
+                sim.set_memory_target(&world.domain, sim.random(20 << 10));
+                let call = [Call::ReleasePages, Call::PopulatePages][sim.random(2) as usize];
+                world
+                    .domain
+                    .faults()
+                    .fail_one_in(call, 1 + sim.random(4), Errno::ENOMEM);
+            }
             Self::Malice => {
                 // One kind of trick each time, or all of them.
                 let first = sim.random(Trick::ALL.len() as u64) as usize;
@@ -137,6 +148,11 @@ impl Trouble {
                 sim.run_for(20 * SECOND);
             }
             Self::Shortage => world.domain.faults().clear(),
+            Self::Balloon => {
+                world.domain.faults().clear();
+                sim.set_memory_target(&world.domain, 16 << 10);
+                sim.run_until(|| world.domain.pages_ballooned() == 0, 60 * SECOND);
+            }
             Self::Suspend => sim.run_until(|| !sim.is_suspending(&world.domain), 60 * SECOND),
             _ => {}
         }

@@ -28,10 +28,11 @@ fn boot(sim: &Sim, command_line: &str) -> Server {
     let facts = Facts {
         command_line: command_line.to_owned(),
         entropy: sim.random(u64::MAX).to_le_bytes().to_vec(),
-        memory: || Memory {
+        ram: Rc::new(|| Memory {
             total: 16 << 20,
             used: 1 << 20,
-        },
+            ..Memory::default()
+        }),
     };
     let mut guest: Guest<Domain> = fata::xen::start(domain.clone(), facts, http::serve);
     let ended = Rc::new(Cell::new(false));

@@ -1,6 +1,6 @@
 //! The same images as PV guests.
 
-use super::{Bench, Failure, Test, boot, ensure, input, life, network, suspend, vchan};
+use super::{Bench, Failure, Test, balloon, boot, ensure, input, life, network, suspend, vchan};
 
 /// Tests of the other modules, with PV guests instead of PVH guests.
 macro_rules! as_pv {
@@ -46,6 +46,8 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     life::reboot_boots_again,
     life::an_idle_guest_uses_no_time,
     life::pause_and_unpause,
+    balloon::it_shrinks_and_grows,
+    balloon::it_starts_small_and_grows_to_its_maximum,
     input::a_backend_that_never_connects,
     suspend::a_download_survives,
     suspend::nothing_is_left_behind,

@@ -1,6 +1,7 @@
 //! The services in a simulated domain: the real drivers below them, a simulated client on the bridge.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use fata::stats::Memory;
@@ -19,11 +20,12 @@ fn boot(sim: &Sim) -> (Host, Domain) {
     let memory = || Memory {
         total: 8 << 20,
         used: 0,
+        ..Memory::default()
     };
     let facts = Facts {
         command_line: "ipv4=10.0.0.2/24 ipv6=none".into(),
         entropy: vec![9; 32],
-        memory,
+        ram: Rc::new(memory),
     };
     let mut guest = start(domain.clone(), facts, echo::serve);
     sim.add_guest(&domain, move || {

@@ -11,7 +11,7 @@ pub(crate) fn json(stats: &Stats) -> String {
     // Writing to a string does not fail.
     let _ = write!(
         json,
-        "{{\"uptime_ms\":{},\"memory\":{{\"total\":{},\"used\":{},\"free\":{}}},\
+        "{{\"uptime_ms\":{},\"memory\":{{\"total\":{},\"used\":{},\"free\":{},\"ballooned\":{}}},\
          \"grants\":{{\"active\":{},\"quarantined\":{}}},\"ports\":{},\
          \"events\":{{\"received\":{},\"sent\":{},\"sleeps\":{}}},\"watches\":{},\"tasks\":{},\"timers\":{},\
          \"console_dropped\":{},\"interfaces\":[",
@@ -19,6 +19,7 @@ pub(crate) fn json(stats: &Stats) -> String {
         stats.memory.total,
         stats.memory.used,
         stats.memory.free(),
+        stats.memory.ballooned,
         stats.grants.active,
         stats.grants.quarantined,
         stats.ports,

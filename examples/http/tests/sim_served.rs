@@ -1,6 +1,7 @@
 //! The server in a simulated domain: the real drivers below it, a simulated client on the bridge.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use fata::stats::Memory;
@@ -24,6 +25,7 @@ impl Site {
         Self::with_memory(sim, || Memory {
             total: 8 << 20,
             used: 1 << 20,
+            ..Memory::default()
         })
     }
 
@@ -35,7 +37,7 @@ impl Site {
         let facts = Facts {
             command_line: "ipv4=10.0.0.2/24 ipv6=none".into(),
             entropy: vec![9; 32],
-            memory,
+            ram: Rc::new(memory),
         };
         let mut guest = start(domain.clone(), facts, http::serve);
         sim.add_guest(&domain, move || {
@@ -195,6 +197,7 @@ fn short_of_memory_it_says_come_again() {
     let site = Site::with_memory(&sim, || Memory {
         total: 1 << 20,
         used: (1 << 20) - 1000,
+        ..Memory::default()
     });
     let answer = site.ask(&sim, GET);
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");

@@ -2,6 +2,7 @@
 //! wants it so, and the processor's own random numbers.
 #![allow(unsafe_code)]
 
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::arch::asm;
@@ -10,11 +11,12 @@ use core::cell::OnceCell;
 use core::future::Future;
 
 pub use fata_boot::{BootInfo, ExitStatus, entry};
+use fata_hypercall::metal::Xen;
 use log::{Log, Metadata, Record};
 
 use crate::logger::Logger;
 use crate::stats::Memory;
-use crate::xen::{Facts, start};
+use crate::xen::{Facts, Ram, start};
 use crate::{Env, Termination};
 
 /// Runs the application until the machine is switched off.
@@ -27,7 +29,7 @@ where
     let facts = Facts {
         command_line: String::from(boot.command_line),
         entropy,
-        memory,
+        ram: Rc::new(Heap(boot.xen)),
     };
     let mut guest = start(boot.xen, facts, main);
     if LOGGER.0.set(guest.logger()).is_ok() && log::set_logger(&LOGGER).is_ok() {
@@ -47,11 +49,27 @@ fn flush_console() {
     }
 }
 
-fn memory() -> Memory {
-    let stats = fata_boot::memory::stats();
-    Memory {
-        total: stats.total,
-        used: stats.used(),
+/// The memory that boot gives out.
+struct Heap(Xen);
+
+impl Ram for Heap {
+    fn memory(&self) -> Memory {
+        let stats = fata_boot::memory::stats();
+        Memory {
+            total: stats.total,
+            used: stats.used(),
+            ballooned: stats.ballooned,
+        }
+    }
+
+    #[cfg(feature = "balloon")]
+    fn inflate(&self, pages: usize) -> usize {
+        fata_boot::memory::inflate(self.0, pages)
+    }
+
+    #[cfg(feature = "balloon")]
+    fn deflate(&self, pages: usize) -> usize {
+        fata_boot::memory::deflate(self.0, pages)
     }
 }
 

@@ -11,6 +11,8 @@ use fata_events::select::{Either, select};
 use fata_hypercall::{Hypervisor, ShutdownReason};
 use fata_xenstore::decimal;
 
+#[cfg(feature = "balloon")]
+use super::balloon;
 use super::port::XenPort;
 use super::{Application, End, control};
 use crate::Env;
@@ -54,13 +56,22 @@ impl<H: Hypervisor> Life<H> {
     /// Brings up what the application may want, and runs it, until it ends or has to.
     async fn application(&self, env: &Env, application: Application) -> Outcome {
         log::info!("fata {} on {}", env!("CARGO_PKG_VERSION"), self.port.machine());
-        self.port.connect(&self.handle).await;
+        self.port.open_store(&self.handle);
+        // First, since drivers take memory, and there may be less than it seems.
+        #[cfg(feature = "balloon")]
+        let balloon = match self.port.store() {
+            Some(store) => balloon::start(store, &self.handle, self.port.ram()).await,
+            None => None,
+        };
+        self.port.start_devices(&self.handle).await;
         let watcher = self.port.store().map(|store| {
             self.handle
                 .spawn(control::watch(Rc::clone(&self.port), store.clone(), env.clone()))
         });
         let ended = select(application(env.clone()), pin!(stop(env.shutdown(), &self.handle))).await;
         drop(watcher);
+        #[cfg(feature = "balloon")]
+        drop(balloon);
         #[cfg(feature = "net")]
         crate::network::leave(env).await;
         match ended {

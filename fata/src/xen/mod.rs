@@ -4,9 +4,11 @@
 //!
 //! ```text
 //! start: event loop, clock -> console -> boot arguments
-//!   life (a task): xenstore -> control/shutdown, network interfaces -> the application's main -> the end
+//!   life (a task): xenstore -> balloon -> control/shutdown, network interfaces -> the application's main -> the end
 //! ```
 
+#[cfg(feature = "balloon")]
+mod balloon;
 mod control;
 #[cfg(feature = "net")]
 mod interface;
@@ -34,14 +36,52 @@ use crate::stats::Memory;
 use crate::{Env, xen::port::XenPort};
 
 /// What the boot code knows and the facade needs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Facts {
     /// The command line.
     pub command_line: String,
     /// What a seed can be made of: see [`Random::from_entropy`](crate::random::Random::from_entropy).
     pub entropy: Vec<u8>,
-    /// Reads the state of the heap.
-    pub memory: fn() -> Memory,
+    /// The memory that the program lives in.
+    pub ram: Rc<dyn Ram>,
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts")
+            .field("command_line", &self.command_line)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The memory that a program lives in. A function that tells its state is one of which nothing can be taken.
+pub trait Ram {
+    /// What of it is used for what.
+    fn memory(&self) -> Memory;
+
+    /// Gives up to so many free pages to Xen, and says how many: 0 only if none can go; there may be more where some went.
+    #[cfg(feature = "balloon")]
+    fn inflate(&self, pages: usize) -> usize;
+
+    /// Gets up to so many of them back, and says how many: 0 only if Xen has none.
+    #[cfg(feature = "balloon")]
+    fn deflate(&self, pages: usize) -> usize;
+}
+
+impl<F: Fn() -> Memory> Ram for F {
+    fn memory(&self) -> Memory {
+        self()
+    }
+
+    #[cfg(feature = "balloon")]
+    fn inflate(&self, _: usize) -> usize {
+        0
+    }
+
+    #[cfg(feature = "balloon")]
+    fn deflate(&self, _: usize) -> usize {
+        0
+    }
 }
 
 /// How a program ended.
@@ -82,7 +122,7 @@ where
 fn start_boxed<H: Hypervisor>(hv: H, facts: Facts, application: Application) -> Guest<H> {
     let xen_loop = XenLoop::new(hv.clone());
     let handle = xen_loop.handle();
-    let port = Rc::new(XenPort::new(hv, &xen_loop, facts.memory));
+    let port = Rc::new(XenPort::new(hv, &xen_loop, facts.ram));
     let env = Args::parse(&facts.command_line).map(|args| Env::new(port.clone(), handle.clone(), args, facts.entropy));
     let filter = env.as_ref().map(|env| env.args().log().clone()).unwrap_or_default();
     let logger = Logger {

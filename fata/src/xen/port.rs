@@ -21,6 +21,7 @@ use fata_netfront::Options;
 use fata_xenstore::xenbus;
 use fata_xenstore::{Error, Store, decimal};
 
+use super::Ram;
 #[cfg(feature = "net")]
 use super::interface::VifInterface;
 #[cfg(feature = "net")]
@@ -29,7 +30,7 @@ use crate::port::Port;
 use crate::stats::{Events, Grants, Memory};
 
 /// How long xenstored may take to answer at the start.
-const STORE_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The domain's devices and what drives them.
 pub(super) struct XenPort<H: Hypervisor> {
@@ -38,7 +39,7 @@ pub(super) struct XenPort<H: Hypervisor> {
     ports: Ports<H>,
     console: Console<H>,
     table: Table<H>,
-    memory: fn() -> Memory,
+    ram: Rc<dyn Ram>,
     store: OnceCell<Store<H>>,
     /// Why there are no devices, if that is xenstore's fault.
     store_problem: OnceCell<String>,
@@ -49,7 +50,7 @@ pub(super) struct XenPort<H: Hypervisor> {
 
 impl<H: Hypervisor> XenPort<H> {
     /// Takes up the console; nothing else yet.
-    pub(super) fn new(hv: H, xen_loop: &XenLoop<H>, memory: fn() -> Memory) -> Self {
+    pub(super) fn new(hv: H, xen_loop: &XenLoop<H>, ram: Rc<dyn Ram>) -> Self {
         let console = Console::new(hv.clone(), xen_loop.ports());
         xen_loop.handle().spawn(console.clone().run()).detach();
         Self {
@@ -58,7 +59,7 @@ impl<H: Hypervisor> XenPort<H> {
             table: Table::new(hv.clone()),
             hv,
             console,
-            memory,
+            ram,
             store: OnceCell::new(),
             store_problem: OnceCell::new(),
             name: OnceCell::new(),
@@ -67,19 +68,30 @@ impl<H: Hypervisor> XenPort<H> {
         }
     }
 
-    /// Connects to xenstore and starts a driver for each network interface that the toolstack gave the domain. If
-    /// that fails, the domain has no devices.
-    pub(super) async fn connect(&self, handle: &Handle) {
-        let problem = match handle.timeout(STORE_PATIENCE, self.find_devices(handle)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => String::from("no answer"),
-        };
+    /// Connects to xenstore. If that fails, the domain has no devices.
+    pub(super) fn open_store(&self, handle: &Handle) {
+        if let Err(error) = self.try_to_open_store(handle) {
+            self.no_devices(error.to_string());
+        }
+    }
+
+    fn no_devices(&self, problem: String) {
         log::warn!("no devices: xenstore: {problem}");
         let _ = self.store_problem.set(problem);
     }
 
-    async fn find_devices(&self, handle: &Handle) -> Result<(), Error> {
+    /// Starts a driver for each network interface that the toolstack gave the domain.
+    pub(super) async fn start_devices(&self, handle: &Handle) {
+        let Some(store) = self.store.get() else { return };
+        let problem = match handle.timeout(STORE_PATIENCE, self.find_devices(store, handle)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => String::from("no answer"),
+        };
+        self.no_devices(problem);
+    }
+
+    fn try_to_open_store(&self, handle: &Handle) -> Result<(), Error> {
         let store = Store::new(self.hv.clone(), &self.ports, handle.clone())?;
         let serve = store.run();
         handle
@@ -88,13 +100,18 @@ impl<H: Hypervisor> XenPort<H> {
                 log::error!("xenstore: {error}");
             })
             .detach();
-        let store = self.store.get_or_init(|| store);
+        let _ = self.store.set(store);
+        Ok(())
+    }
+
+    #[cfg_attr(not(feature = "net"), expect(unused_variables))]
+    async fn find_devices(&self, store: &Store<H>, handle: &Handle) -> Result<(), Error> {
         // On its way while the devices are looked for.
         let name = store.read_string("name");
         #[cfg(feature = "net")]
         {
             let indices = xenbus::devices(store, "vif").await?;
-            let options = Options::for_memory((self.memory)().free() / indices.len().max(1));
+            let options = Options::for_memory(self.ram.memory().free() / indices.len().max(1));
             for index in indices {
                 let vif = VifInterface::start(&self.table, &self.ports, store, handle, index, options);
                 self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
@@ -134,6 +151,11 @@ impl<H: Hypervisor> XenPort<H> {
 
     pub(super) fn store(&self) -> Option<&Store<H>> {
         self.store.get()
+    }
+
+    #[cfg(feature = "balloon")]
+    pub(super) fn ram(&self) -> &Rc<dyn Ram> {
+        &self.ram
     }
 
     pub(super) fn hypervisor(&self) -> &H {
@@ -185,7 +207,7 @@ impl<H: Hypervisor> Port for XenPort<H> {
     }
 
     fn memory(&self) -> Memory {
-        (self.memory)()
+        self.ram.memory()
     }
 
     fn grants(&self) -> Grants {

@@ -2,6 +2,10 @@
 
 use super::assert_layout;
 
+/// `XENMEM_decrease_reservation`
+pub const DECREASE_RESERVATION: u64 = 1;
+/// `XENMEM_populate_physmap`
+pub const POPULATE_PHYSMAP: u64 = 6;
 /// `XENMEM_add_to_physmap`
 pub const ADD_TO_PHYSMAP: u64 = 7;
 /// `XENMEM_memory_map`
@@ -11,6 +15,27 @@ pub const MEMORY_MAP: u64 = 9;
 pub const SPACE_SHARED_INFO: u32 = 0;
 /// `XENMAPSPACE_grant_table`
 pub const SPACE_GRANT_TABLE: u32 = 1;
+
+/// How many extents we pass at a time. Xen takes any number; these are 2 KiB of stack, and a moment.
+pub const EXTENTS: usize = 256;
+
+/// `xen_memory_reservation`
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct MemoryReservation {
+    /// In: address of an array of frame numbers, one word per extent. Out, when a PV guest populates: machine frames.
+    pub extent_start: u64,
+    /// In: how many.
+    pub nr_extents: u64,
+    /// In: an extent is 2 to the power of this many pages.
+    pub extent_order: u32,
+    /// In: `XENMEMF_*`; 0 for any memory.
+    pub mem_flags: u32,
+    /// In: whose memory; `DOMID_SELF`.
+    pub domid: u16,
+}
+assert_layout!(MemoryReservation, 32 / 8, extent_start @ 0, nr_extents @ 8, extent_order @ 16, mem_flags @ 20,
+    domid @ 24);
 
 /// `xen_add_to_physmap`
 #[derive(Clone, Copy, Debug, Default)]

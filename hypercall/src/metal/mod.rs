@@ -17,6 +17,7 @@ use core::arch::x86_64::{__cpuid, _mm_lfence, _rdtsc};
 use core::ptr::{NonNull, from_mut};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+mod balloon;
 mod call;
 mod foreign;
 pub mod pv;

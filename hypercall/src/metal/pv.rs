@@ -36,6 +36,44 @@ pub(super) fn machine_frame(pfn: Pfn) -> Option<Gfn> {
     (frame < 1 << 40).then_some(Gfn(frame))
 }
 
+/// What the list says where the domain has no memory (`INVALID_P2M_ENTRY`).
+const NO_FRAME: u64 = u64::MAX;
+
+/// Writes down the machine frame of a page of ours. A page beyond the list has none.
+///
+/// # Safety
+/// It is that page's: what is granted is found by this list.
+unsafe fn set_machine_frame(pfn: Pfn, frame: u64) {
+    if (pfn.0 as usize) < P2M_LEN.load(Ordering::Relaxed) {
+        // SAFETY: the index is within the list, which is there for good and which only this module writes to.
+        unsafe { P2M.load(Ordering::Relaxed).wrapping_add(pfn.0 as usize).write(frame) }
+    }
+}
+
+/// Ends the mapping of a page of ours, and says which machine frame it was. Xen can have that then.
+///
+/// # Safety
+/// Nobody uses the page.
+pub(super) unsafe fn let_go(page: Pfn) -> Option<Gfn> {
+    let frame = machine_frame(page)?;
+    // SAFETY: the caller's promise.
+    unsafe { Xen(()).update_va_mapping(page.0 * PAGE_SIZE as u64, 0) }.ok()?;
+    // SAFETY: the page has none from now on.
+    unsafe { set_machine_frame(page, NO_FRAME) };
+    Some(frame)
+}
+
+/// Makes a machine frame of ours the memory of a page that has none.
+///
+/// # Safety
+/// Xen has given us the frame for this page.
+pub(super) unsafe fn adopt(page: Pfn, frame: Gfn) -> Result<(), Errno> {
+    map(page.0 * PAGE_SIZE as u64, frame)?;
+    // SAFETY: the caller's promise.
+    unsafe { set_machine_frame(page, frame.0) };
+    Ok(())
+}
+
 /// Where the domain builder put a service: the page of its ring, and its port.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
@@ -60,9 +98,9 @@ impl Xen {
     /// Says where the builder's list of machine frames is, one word per page of the domain.
     ///
     /// # Safety
-    /// There are `len` words at `list`, which stay and do not change.
-    pub unsafe fn set_frames(self, list: *const u64, len: usize) {
-        P2M.store(list.cast_mut(), Ordering::Relaxed);
+    /// There are `len` words at `list`, for good, which nobody writes to but this module.
+    pub unsafe fn set_frames(self, list: *mut u64, len: usize) {
+        P2M.store(list, Ordering::Relaxed);
         P2M_LEN.store(len, Ordering::Relaxed);
     }
 
@@ -232,9 +270,10 @@ fn unmap_window() -> Result<(), Errno> {
         .try_for_each(|address| unsafe { xen.update_va_mapping(address, 0) })
 }
 
-/// Maps a page that Xen shares with us at an address in the window.
+/// Maps a machine frame, writable and not to be executed, where nothing is: in the window, or at the place of a page of ours
+/// that has no memory.
 fn map(address: u64, frame: Gfn) -> Result<(), Errno> {
     let entry = (frame.0 * PAGE_SIZE as u64) | DATA_PAGE;
-    // SAFETY: the window is for nothing else.
+    // SAFETY: nothing is there.
     unsafe { Xen(()).update_va_mapping(address, entry) }
 }

@@ -2,9 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
+use fata::stats::Memory;
+use fata::xen::Ram;
 use fata::{Env, NetworkError, Termination};
+use fata_hypercall::PAGE_SIZE;
 use fata_sim::wire::{Connection, DhcpConfig, Host, HostConfig};
 use fata_sim::{Consoled, Domain, DomainConfig, Leaks, Netback, Rng, ShutdownRequest, Sim, VifConfig};
 
@@ -58,6 +62,29 @@ pub async fn echo(env: Env) -> Result<(), NetworkError> {
     }
 }
 
+/// The domain's pages as the program's memory.
+struct DomainRam(Domain);
+
+impl Ram for DomainRam {
+    fn memory(&self) -> Memory {
+        let [free, used, ballooned] =
+            [self.0.pages_free(), self.0.pages_used(), self.0.pages_ballooned()].map(|pages| pages * PAGE_SIZE);
+        Memory {
+            total: free + used,
+            used,
+            ballooned,
+        }
+    }
+
+    fn inflate(&self, pages: usize) -> usize {
+        self.0.release_pages(pages.min(256))
+    }
+
+    fn deflate(&self, pages: usize) -> usize {
+        self.0.populate_pages(pages.min(256))
+    }
+}
+
 /// A domain with the echo program, its devices, and a host that is its DHCP server and its client.
 pub struct World<'a> {
     pub sim: &'a Sim,
@@ -100,10 +127,7 @@ impl<'a> World<'a> {
         let facts = fata::xen::Facts {
             command_line: "ipv6=none".into(),
             entropy: vec![self.sim.random(256) as u8; 32],
-            memory: || fata::stats::Memory {
-                total: 8 << 20,
-                used: 0,
-            },
+            ram: Rc::new(DomainRam(self.domain.clone())),
         };
         let mut guest = fata::xen::start(self.domain.clone(), facts, program);
         self.sim.add_guest(&self.domain, move || {

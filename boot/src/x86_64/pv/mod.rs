@@ -6,13 +6,15 @@
 
 use core::ptr;
 
+use fata_hypercall::abi::hvm::MEMMAP_RAM;
+use fata_hypercall::abi::memory::E820Entry;
 use fata_hypercall::abi::pv;
 use fata_hypercall::metal::pv::Service;
 use fata_hypercall::metal::{WINDOW_PAGES, Xen};
 use fata_hypercall::{Gfn, Pfn, Port};
 
 use super::{NO_MEMORY, NO_PAGE_TABLES, faults, found, image, leak, run, say_what_is_lost};
-use crate::frames::FRAME_SIZE;
+use crate::frames::{FRAME_SIZE, Frames};
 use crate::paging::{Layout, refine};
 use crate::pv_start_info::{COMMAND_LINE_MAX, StartInfo};
 use crate::regions::Regions;
@@ -38,14 +40,16 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     let raw = unsafe { ptr::with_exposed_provenance::<pv::StartInfo>(start_info as usize).read() };
     let info =
         StartInfo::new(&raw, image::whole().end).map_err(|_| "the domain builder's start info makes no sense")?;
-    let list = ptr::with_exposed_provenance::<u64>(info.frame_list().start as usize);
+    let list = ptr::with_exposed_provenance_mut::<u64>(info.frame_list().start as usize);
     // SAFETY: the builder put the list there, one word per page; what lies between the image and the end of the tables is
     // kept out of usable memory below.
     unsafe { xen.set_frames(list, info.pages() as usize) };
     find_rings(xen, &info);
 
-    // All pages are ours, but for holes where the list says so (e820_host), and what the builder made.
-    let end = info.pages() * FRAME_SIZE;
+    // All pages are ours, but for holes where the list says so (e820_host), and what the builder made. Those that may come later
+    // are in the balloon.
+    let limit = limit(*xen, info.pages());
+    let end = limit * FRAME_SIZE;
     let mut usable = Regions::new();
     usable.add(FRAME_SIZE..end);
     usable.remove(image::whole().start..info.tables().end);
@@ -56,6 +60,7 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     // SAFETY: called once; all pages of the domain are RAM, and whatever holds something is taken out. The builder has
     // mapped what lies below the end of its tables.
     let mut frames = unsafe { memory::frames(&usable, info.tables().end) }.ok_or(NO_MEMORY)?;
+    frames.top_into_balloon((limit - info.pages()) as usize);
     // Behind all memory; page tables for it come from its being inside the layout.
     let window = end.next_multiple_of(2 << 20);
     let layout = Layout {
@@ -66,6 +71,9 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     let mut tables = tables::Live::new(*xen, info.tables().start, &mut frames);
     refine(&mut tables, &layout).map_err(|_| NO_PAGE_TABLES)?;
     tables.finish().map_err(|_| "Xen refuses the page tables")?;
+    if limit > info.pages() {
+        lengthen_list(*xen, &mut frames, &info, limit).ok_or(NO_MEMORY)?;
+    }
     // SAFETY: the frames are usable memory, and all of it is mapped now.
     unsafe { memory::init(frames) };
     say_what_is_lost(&usable);
@@ -80,6 +88,39 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
         console::write(b"fata: the command line is cut after 1023 bytes\n");
     }
     Ok(found(*xen, command_line, info.is_initial_domain()))
+}
+
+/// How many pages the domain may come to have: what Xen's memory map says, which goes by `maxmem`, but no more than 32 times what
+/// it has, since the tables for them take their part of that.
+fn limit(xen: Xen, pages: u64) -> u64 {
+    let mut map = [E820Entry::default(); 2];
+    let entries = if cfg!(feature = "balloon") {
+        xen.memory_map(&mut map)
+    } else {
+        Ok(0)
+    };
+    let [all, _] = map;
+    // More than one entry is the host's own map (e820_host).
+    if entries == Ok(1) && (all.addr, all.kind) == (0, MEMMAP_RAM) {
+        (all.size / FRAME_SIZE).clamp(pages, pages * 32)
+    } else {
+        pages
+    }
+}
+
+/// Replaces the builder's list of machine frames by one that has room for `limit`.
+fn lengthen_list(xen: Xen, frames: &mut Frames<'static>, info: &StartInfo<'_>, limit: u64) -> Option<()> {
+    let bytes = limit as usize * size_of::<u64>();
+    let place = frames.alloc(bytes.div_ceil(FRAME_SIZE as usize), 1)? * FRAME_SIZE;
+    let list = ptr::with_exposed_provenance_mut::<u64>(place as usize);
+    let old = ptr::with_exposed_provenance::<u64>(info.frame_list().start as usize);
+    // SAFETY: just taken, mapped, and of that many words. All ones is a page without memory.
+    unsafe { list.write_bytes(0xff, limit as usize) };
+    // SAFETY: the builder's list has a word for each page, the new one has room for more, and they are two.
+    unsafe { list.copy_from_nonoverlapping(old, info.pages() as usize) };
+    // SAFETY: a word for each page, for good, and nobody else has them.
+    unsafe { xen.set_frames(list, limit as usize) };
+    Some(())
 }
 
 /// Finds the pages of the console's and xenstore's rings, which are named by machine frame, among those that the builder

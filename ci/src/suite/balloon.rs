@@ -1,0 +1,81 @@
+//! Memory that goes to the host and comes back while the guest runs.
+
+use serde_json::Value;
+
+use super::{Bench, Failure, Test, ensure};
+use crate::suite::bench::Running;
+
+pub(super) const TESTS: &[Test] = &[
+    ("balloon::it_shrinks_and_grows", it_shrinks_and_grows),
+    (
+        "balloon::it_starts_small_and_grows_to_its_maximum",
+        it_starts_small_and_grows_to_its_maximum,
+    ),
+];
+
+pub(super) fn it_shrinks_and_grows(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?.memory_mib(32))?;
+    http.says("listening")?;
+    let at_first = memory(bench, &http)?;
+    for mib in [16, 32, 24, 32] {
+        set(bench, &http, mib)?;
+        let now = memory(bench, &http)?;
+        ensure!(
+            now.ballooned == f64::from(32 - mib) * 1048576.0,
+            "at {mib} MiB of 32: {now:?}"
+        );
+        ensure!(
+            now.total + now.ballooned == at_first.total,
+            "{at_first:?}, then {now:?}"
+        );
+    }
+    Ok(())
+}
+
+/// With `maxmem` above `memory` Xen does not have all of the memory that there seems to be.
+pub(super) fn it_starts_small_and_grows_to_its_maximum(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.server("http", "")?.memory_mib(16).line("maxmem = 64");
+    let http = bench.start(http)?;
+    http.says("listening")?;
+    let at_first = memory(bench, &http)?;
+    for mib in [16, 40, 64, 16] {
+        set(bench, &http, mib)?;
+        let now = memory(bench, &http)?;
+        ensure!(
+            now.ballooned == f64::from(64 - mib) * 1048576.0,
+            "at {mib} MiB of 64: {now:?}"
+        );
+        ensure!(
+            now.total + now.ballooned == at_first.total + at_first.ballooned,
+            "{at_first:?}, then {now:?}"
+        );
+    }
+    Ok(())
+}
+
+/// What the guest says that it has, in bytes.
+#[derive(Debug)]
+struct Memory {
+    total: f64,
+    ballooned: f64,
+}
+
+fn memory(bench: &Bench<'_>, http: &Running<'_>) -> Result<Memory, Failure> {
+    let text = bench.dom0(&format!("curl -sS --fail http://{}/stats", http.v4))?;
+    let stats: Value = serde_json::from_str(&text).map_err(|error| Failure::Wrong(format!("{error}: {text}")))?;
+    let number = |name: &str| stats["memory"][name].as_f64().unwrap_or(-1.0);
+    Ok(Memory {
+        total: number("total"),
+        ballooned: number("ballooned"),
+    })
+}
+
+/// Sets the target, and waits until Xen's books show it.
+fn set(bench: &Bench<'_>, guest: &Running<'_>, mib: u32) -> Result<(), Failure> {
+    let name = &guest.name;
+    bench.dom0(&format!(
+        "xl mem-set {name} {mib}m; n=0; until test $(xl list {name} | awk 'END {{ print $3 }}') -eq {mib}; \
+         do n=$((n+1)); test $n -lt 200 || {{ xl list; xenstore-ls /local/domain/$(xl domid {name})/memory; exit 1; }}; usleep 50000; done"
+    ))?;
+    Ok(())
+}
