@@ -4,13 +4,13 @@ mod common;
 
 use common::Rig;
 use fata_hypercall::Errno;
-use fata_xenstore::xenbus::devices;
+use fata_xenstore::xenbus::Devices;
 use fata_xenstore::{Client, Error};
 
 #[test]
 fn devices_are_listed_in_order() {
     let mut rig = Rig::new();
-    let list = |client: Client| async move { devices(&client, "vif").await };
+    let list = |client: Client| async move { Devices::new(&client, "vif")?.list().await };
     let client = rig.client();
     assert_eq!(rig.run(list(client)), Ok(vec![]));
     for id in ["10", "2", "0", "junk", "4294967296"] {
@@ -25,7 +25,9 @@ fn a_directory_of_devices_may_be_missing_but_not_forbidden() {
     let mut rig = Rig::new();
     rig.server.automatic = false;
     let store = rig.client();
-    let listing = rig.handle().spawn(async move { devices(&store, "vif").await });
+    let listing = rig
+        .handle()
+        .spawn(async move { Devices::new(&store, "vif")?.list().await });
     rig.settle();
     let letter = rig.server.inbox.pop_front().unwrap();
     rig.server
