@@ -157,13 +157,16 @@ impl<H: Hypervisor> XenPort<H> {
         indices.iter().map(vif).collect()
     }
 
+    /// The program ends: what comes from now on is not taken up.
+    pub(super) fn stop_following(&self) {
+        #[cfg(feature = "net")]
+        drop(self.following.take());
+    }
+
     /// Takes leave of all backends.
     pub(super) async fn disconnect(&self) {
         #[cfg(feature = "net")]
-        {
-            drop(self.following.take());
-            self.interfaces.stop().await;
-        }
+        self.interfaces.stop().await;
     }
 
     /// Goes on in a new Xen domain: whatever Xen or another domain knew of us is to be made anew.
