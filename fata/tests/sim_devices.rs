@@ -24,6 +24,7 @@ fn boot<F: Future<Output = Result<(), NetworkError>> + 'static>(
         ram: Rc::new(|| Memory {
             total: 8 << 20,
             used: 1 << 20,
+            ballooned: 0,
         }),
     };
     let mut guest = start(domain.clone(), facts, main);
