@@ -6,6 +6,7 @@
 mod balloon;
 mod bench;
 mod boot;
+mod devices;
 mod host;
 mod input;
 mod life;
@@ -82,6 +83,7 @@ fn tests() -> impl Iterator<Item = Test> {
         network::TESTS,
         life::TESTS,
         balloon::TESTS,
+        devices::TESTS,
         input::TESTS,
         suspend::TESTS,
         shim::TESTS,

@@ -10,6 +10,8 @@ use core::fmt;
 use core::future::Future;
 use core::time::Duration;
 
+#[cfg(feature = "net")]
+use fata_events::Signal;
 use fata_events::{Handle, Instant, JoinHandle, Sleep, Timeout};
 #[cfg(feature = "net")]
 use fata_net::Stack;
@@ -97,19 +99,25 @@ impl Env {
     }
 
     /// The network on one interface, named exactly: by its number (`net1`) or by its Ethernet address
-    /// (`00:16:3e:01:02:03`). It waits until the interface has an address, as the boot arguments say where from.
+    /// (`00:16:3e:01:02:03`). It waits until the interface is there and has an address, as the boot arguments say where
+    /// from.
+    ///
+    /// The stack outlives the interface: if the toolstack takes it away (`xl network-detach`), the stack's link goes down,
+    /// and comes up with the next interface of that number, whatever its Ethernet address. Listeners, sockets and fixed
+    /// addresses stay as they are.
     ///
     /// The first call starts the network; a program that never calls this has none, and no network code in its image.
     ///
     /// # Errors
-    /// Within 30 seconds: there is no such interface, its backend does not connect, or no address came. The error's
+    /// Within 30 seconds: there is no such interface and none came, its backend does not connect, or no address came. The error's
     /// text says which, and what to do about it.
     #[cfg(feature = "net")]
     pub fn interface(&self, name: &str) -> impl Future<Output = Result<Stack, network::Error>> {
         network::open(self, name)
     }
 
-    /// The names of the interfaces there are.
+    /// The names of the interfaces there are now. They may come and go: see
+    /// [`interface_changes`](Self::interface_changes).
     #[cfg(feature = "net")]
     #[must_use]
     pub fn interfaces(&self) -> Vec<String> {
@@ -129,6 +137,32 @@ impl Env {
     #[must_use]
     pub fn vchans(&self) -> Option<fata_vchan::Vchans> {
         self.0.port.vchans()
+    }
+
+    /// Counts the changes of the interfaces: one has come or gone, or has another link or Ethernet address. Wait with
+    /// `after`.
+    ///
+    /// ```no_run
+    /// # async fn serve(_: fata::net::Stack) {}
+    /// /// Serves on whatever interface the toolstack gives.
+    /// async fn serve_all(env: fata::Env) {
+    ///     let (changes, mut served) = (env.interface_changes(), Vec::new());
+    ///     let mut seen = changes.count();
+    ///     loop {
+    ///         for name in env.interfaces() {
+    ///             if !served.contains(&name) && let Ok(stack) = env.interface(&name).await {
+    ///                 env.spawn(serve(stack)).detach();
+    ///                 served.push(name);
+    ///             }
+    ///         }
+    ///         seen = changes.after(seen).await;
+    ///     }
+    /// }
+    /// ```
+    #[cfg(feature = "net")]
+    #[must_use]
+    pub fn interface_changes(&self) -> Signal {
+        self.0.port.interface_changes().clone()
     }
 
     /// The console.

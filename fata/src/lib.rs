@@ -91,6 +91,8 @@ pub mod xen;
 pub use console::Console;
 pub use env::Env;
 pub use exit::{ExitCode, Failure, Outcome, Termination};
+#[cfg(feature = "net")]
+pub use fata_events::Signal;
 pub use fata_events::{Cancelled, Instant, JoinHandle, Sleep, TimedOut, Timeout};
 pub use fata_macros::main;
 #[cfg(feature = "net")]

@@ -18,7 +18,7 @@ use crate::device::InterfaceDevice;
 use crate::env::Inner;
 use crate::port::Interface;
 
-/// How long a backend may take to connect, and to have a link.
+/// How long an interface may take to be there, its backend to connect, and to have a link.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long an address may take to come, once there is a link.
@@ -67,43 +67,70 @@ pub(crate) fn name(index: usize) -> String {
     ["net", &index.to_string()].concat()
 }
 
+/// The interface of that name, if there is one now.
+fn find(env: &Env, wanted: &str) -> Option<(usize, Rc<dyn Interface>)> {
+    let mut interfaces = env.0.port.interfaces().into_iter();
+    interfaces.find(|(index, interface)| is_named(wanted, *index, &**interface))
+}
+
+/// Why there is none.
+fn missing(env: &Env, wanted: &str) -> Error {
+    Error::NoInterface {
+        name: wanted.into(),
+        there: env.interfaces(),
+        remedy: env.0.port.how_to_add_interface(),
+    }
+}
+
+/// The interface of that name, as soon as there is one.
+async fn wait_for(env: &Env, wanted: &str) -> (usize, Rc<dyn Interface>) {
+    let changes = env.0.port.interface_changes();
+    let mut seen = changes.count();
+    if find(env, wanted).is_none() {
+        log::warn!(target: "net", "{}; it is waited for", missing(env, wanted));
+    }
+    loop {
+        if let Some(found) = find(env, wanted) {
+            return found;
+        }
+        seen = changes.after(seen).await;
+    }
+}
+
 /// The stack on the interface `wanted`, once it has an address.
 pub(crate) async fn open(env: &Env, wanted: &str) -> Result<Stack, Error> {
     let Inner { handle, port, .. } = &*env.0;
-    let interfaces = port.interfaces();
-    let found = interfaces
-        .iter()
-        .find(|(index, interface)| is_named(wanted, *index, &**interface));
-    let Some((index, interface)) = found else {
-        let there = interfaces.iter().map(|(index, _)| name(*index)).collect();
-        return Err(Error::NoInterface {
-            name: wanted.into(),
-            there,
-            remedy: port.how_to_add_interface(),
-        });
+    let linked = async {
+        let (index, interface) = wait_for(env, wanted).await;
+        let args = env.args().interface(index);
+        let stack = start(env, index, &interface, &args)?;
+        wait_until(&stack, &|status| status.link_up).await;
+        Ok::<_, Error>((index, interface, args, stack))
     };
-    let args = env.args().interface(*index);
-    if let Some(last) = env
-        .args()
-        .last_interface()
-        .filter(|last| interfaces.iter().all(|(index, _)| index < last))
-    {
-        log::warn!(target: "net", "boot arguments name {}, but there is no such interface", name(last));
-    }
-    let stack = start(env, *index, interface, &args)?;
-    let no_link = || Error::NoLink {
-        name: name(*index),
+    let linked = handle.timeout(LINK_PATIENCE, linked).await;
+    let no_link = |index, interface: &dyn Interface| Error::NoLink {
+        name: name(index),
         problem: interface.problem(),
     };
-    let linked = wait_until(&stack, &|status| status.link_up);
-    handle.timeout(LINK_PATIENCE, linked).await.map_err(|_| no_link())?;
+    let Ok(linked) = linked else {
+        let found = find(env, wanted);
+        return Err(found.map_or_else(
+            || missing(env, wanted),
+            |(index, interface)| no_link(index, &*interface),
+        ));
+    };
+    let (index, interface, args, stack) = linked?;
+    let last = env.args().last_interface();
+    if let Some(last) = last.filter(|last| port.interfaces().iter().all(|(index, _)| index < last)) {
+        log::warn!(target: "net", "boot arguments name {}, but there is no such interface", name(last));
+    }
     let is_addressed = |status: &Status| status.link_up && has_address(status, &args);
     let addressed = wait_until(&stack, &is_addressed);
     if handle.timeout(ADDRESS_PATIENCE, addressed).await.is_err() {
         return Err(match (interface.link_up(), args.ipv4) {
-            (false, _) => no_link(),
-            (true, Ipv4::Off) => Error::NoRouter { name: name(*index) },
-            (true, _) => Error::NoDhcp { name: name(*index) },
+            (false, _) => no_link(index, &*interface),
+            (true, Ipv4::Off) => Error::NoRouter { name: name(index) },
+            (true, _) => Error::NoDhcp { name: name(index) },
         });
     }
     Ok(stack)

@@ -12,6 +12,8 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 
 #[cfg(feature = "net")]
+use fata_events::Signal;
+#[cfg(feature = "net")]
 use fata_net::{Capabilities, RxChecksum, TxMeta};
 
 use crate::stats::{Events, Grants, Memory};
@@ -61,6 +63,10 @@ pub trait Port {
     /// The network interfaces there are, by number.
     #[cfg(feature = "net")]
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)>;
+
+    /// Raised when one of them has come or gone, or has another link or address.
+    #[cfg(feature = "net")]
+    fn interface_changes(&self) -> &Signal;
 
     /// What an administrator does to give the program a network interface.
     #[cfg(feature = "net")]

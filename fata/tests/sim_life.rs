@@ -156,7 +156,7 @@ fn without_an_interface_the_error_says_what_to_do() {
     let sim = Sim::new(1);
     let guest = Guest::new(&sim);
     guest.boot("", |env| async move { env.net().await.map(drop) });
-    let (_, text) = guest.end(5 * SECOND);
+    let (_, text) = guest.end(15 * SECOND);
     assert_eq!(
         text,
         "error: no network interface net0: the domain's configuration has no vif=[...]; add for example \

@@ -11,6 +11,7 @@
 //! | [`features`] | the keys in xenstore, read and written |
 //! | `connect` | what the store says about an interface |
 //! | `life` | the handshake, again and again |
+//! | `retry` | how long to wait after something went wrong |
 //! | `rx`, `tx`, `pool` | the two rings, and their buffers |
 //! | `vif` | all of it together |
 //!
@@ -29,8 +30,8 @@
 //!
 //! # What a hostile backend can do
 //!
-//! Take the interface down, with a [`Fault`] that says what it did. Nothing else: no panic, no loop without bound, no
-//! memory but what was shared with it.
+//! Take the interface down, with a [`Fault`] that says what it did, and again each time that it is given another chance,
+//! which is less and less often. Nothing else: no panic, no loop without bound, no memory but what was shared with it.
 #![no_std]
 #![forbid(unsafe_code)]
 // Nothing that a peer writes can cause a panic (rule 88).
@@ -48,6 +49,7 @@ mod frame;
 mod life;
 mod options;
 mod pool;
+mod retry;
 mod rx;
 pub mod split;
 mod stats;

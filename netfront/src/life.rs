@@ -1,15 +1,18 @@
 //! An interface's life: the driver's part of the handshake (the diagrams in xen/include/public/io/netif.h and xenbus.h).
 
 use alloc::string::ToString;
+use core::future::poll_fn;
 use core::time::Duration;
 
+use fata_events::any;
 use fata_events::select::{Either, select};
 use fata_events::xen::Channel;
 use fata_hypercall::Hypervisor;
-use fata_xenstore::decimal;
 use fata_xenstore::xenbus::{Frontend, State, Step};
+use fata_xenstore::{Error as StoreError, decimal};
 
 use crate::connect::{diagnose, identify};
+use crate::retry::Retry;
 use crate::rx::Rx;
 use crate::tx::Tx;
 use crate::{Error, Identity, Vif, features};
@@ -17,61 +20,108 @@ use crate::{Error, Identity, Vif, features};
 impl<H: Hypervisor> Vif<H> {
     /// The interface's life: connects, and connects again whenever the backend comes back.
     ///
-    /// A backend that does not come in time is a [`problem`](Self::problem), and is waited for further. Ends well
-    /// when the interface was removed or [stopped](Self::stop); may be called again then. Dropped, it leaves the
-    /// interface disconnected, but the store not told.
+    /// A backend that does not come in time is a [`problem`](Self::problem), and is waited for further. One that breaks the
+    /// protocol, and whatever else goes wrong with a connection, is a problem too: the connection is closed, everything
+    /// shared is revoked, or in the grant table's quarantine, and after a pause, which grows from a second to a minute, the
+    /// interface begins again. Ends well when the interface was removed or [stopped](Self::stop); may be called again then.
+    /// Dropped, it leaves the interface disconnected, but the store not told.
     ///
     /// # Errors
-    /// [`Error::NoDevice`]; [`Error::Fault`] and whatever else makes it impossible to go on. The backend has been
-    /// told, and everything shared with it is revoked, or in the grant table's quarantine.
+    /// [`Error::NoDevice`]; [`Error::Store`] if the device's nodes make no sense, or the store is lost for good.
     pub async fn run(&self) -> Result<(), Error> {
-        let inner = &*self.0;
-        inner.fault.set(None);
-        inner.stopping.set(false);
+        self.0.stopping.set(false);
         let guard = DisconnectOnDrop(self);
-        let result = loop {
-            let result = self.live().await;
-            if !inner.resumed.take() {
-                break result;
-            }
-        };
+        let result = self.attempts().await;
         drop(guard);
         self.tend_quarantine();
         self.set_state(false, result.err());
         result
     }
 
-    async fn live(&self) -> Result<(), Error> {
+    /// One attempt after the other, each of which may be a connection of many years.
+    async fn attempts(&self) -> Result<(), Error> {
         let inner = &*self.0;
-        let mut seen = inner.attention.count();
-        let mut frontend = match Frontend::open(&inner.client, "vif", inner.index).await {
-            Err(error) if error.is_missing() => return Err(Error::NoDevice),
-            frontend => frontend?,
-        };
-        frontend.set_limits(inner.options.limits);
-        let mut result = Ok(());
+        let handle = self.handle();
+        let (mut retry, mut was_there) = (Retry::new(), false);
         loop {
-            let outcome = match select(frontend.next(), inner.attention.after(seen)).await {
+            inner.fault.set(None);
+            let (began, resumes, attention) = (handle.now(), inner.resumes.count(), inner.attention.count());
+            let mut frontend = match Frontend::open(&inner.client, "vif", inner.index).await {
+                Err(StoreError::Disconnected | StoreError::Restored) => continue,
+                Err(error) if error.is_missing() && was_there => return Ok(()),
+                Err(error) if error.is_missing() => return Err(Error::NoDevice),
+                frontend => frontend?,
+            };
+            was_there = true;
+            frontend.set_limits(inner.options.limits);
+            // What was true of an old domain is not waited for: it is dropped where it stands.
+            let attempt = self.live(&mut frontend, attention);
+            let outcome = match select(inner.resumes.after(resumes), attempt).await {
+                Either::First(_) => Err(Error::Store(StoreError::Restored)),
+                Either::Second(outcome) => outcome,
+            };
+            // Everything was right until there was another store.
+            let anew = matches!(
+                outcome,
+                Err(Error::Store(StoreError::Disconnected | StoreError::Restored))
+            );
+            self.set_state(false, if anew { None } else { outcome.err().or(self.problem()) });
+            drop(self.take_connection().await);
+            self.tend_quarantine();
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(_) if anew => {}
+                Err(error) if is_final(error) || inner.stopping.get() => return Err(error),
+                Err(_) if frontend.state() == State::Unknown => return Ok(()),
+                Err(_) => {
+                    inner.counters.count(|stats| stats.retries += 1);
+                    let pause = retry.pause(handle.now() - began);
+                    self.pause(pause, &mut frontend, resumes).await;
+                }
+            }
+        }
+    }
+
+    /// Lets the time pass, unless the toolstack has touched the device, or we are to stop or to go on in a new domain.
+    async fn pause(&self, pause: Duration, frontend: &mut Frontend, resumes: u64) {
+        let inner = &*self.0;
+        let attention = inner.attention.count();
+        let wanted = poll_fn(|cx| {
+            any([
+                inner.attention.poll_after(attention, cx),
+                inner.resumes.poll_after(resumes, cx),
+            ])
+        });
+        let touched = self.handle().timeout(pause, frontend.touched());
+        select(wanted, touched).await;
+    }
+
+    /// One attempt: until the device is removed or stopped, or something goes wrong.
+    async fn live(&self, frontend: &mut Frontend, attention: u64) -> Result<(), Error> {
+        let mut seen = attention;
+        let mut result = Ok(());
+        if self.0.stopping.get() {
+            frontend.stop();
+        }
+        loop {
+            let outcome = match select(frontend.next(), self.0.attention.after(seen)).await {
                 Either::First(step) => match step? {
                     Step::Ready => {
                         self.ready();
                         Ok(())
                     }
                     Step::GiveUp => {
-                        self.set_state(false, Some(diagnose(&frontend).await?));
+                        self.set_state(false, Some(diagnose(frontend).await?));
                         Ok(())
                     }
                     Step::Finish => return result,
-                    step => self.change(&mut frontend, step).await,
+                    step => self.change(frontend, step).await,
                 },
                 Either::Second(count) => {
                     seen = count;
-                    self.attend(&mut frontend)
+                    self.attend(frontend)
                 }
             };
-            if inner.resumed.get() {
-                return Ok(());
-            }
             if let Err(error) = outcome {
                 // It cannot go on: the backend's host is told why, and the next steps lead out.
                 self.set_state(false, Some(error));
@@ -83,9 +133,6 @@ impl<H: Hypervisor> Vif<H> {
 
     /// Somebody wants something of us: to say that the backend broke the protocol, or that we stop.
     fn attend(&self, frontend: &mut Frontend) -> Result<(), Error> {
-        if self.0.resumed.get() {
-            return Err(Error::NoDevice);
-        }
         if let Some(fault) = self.0.fault.get() {
             return Err(Error::Fault(fault));
         }
@@ -171,13 +218,14 @@ impl<H: Hypervisor> Vif<H> {
         inner.client.handle().spawn(tending).detach();
     }
 
-    /// Goes on in a new Xen domain, in which nothing that was shared with the backend exists any more: begins again.
+    /// Goes on in a new Xen domain, where nothing of what was shared with the backend exists any more: the link is down at
+    /// once, and [`run`](Self::run) begins again with a backend that may be another one.
+    ///
+    /// To be called after the table of grants and the ports have begun again, and while nobody holds a frame.
     pub fn resume(&self) {
         self.set_state(false, None);
         drop(self.try_take_connection());
-        self.0.fault.set(None);
-        self.0.resumed.set(true);
-        self.0.attention.raise();
+        self.0.resumes.raise();
     }
 
     /// Takes all that is shared with the backend away from the frames' paths. Waits until nobody holds a frame.
@@ -197,6 +245,15 @@ impl<H: Hypervisor> Vif<H> {
         let mut channel = inner.channel.try_borrow_mut().ok()?;
         Some((channel.take(), tx.take(), rx.take()))
     }
+}
+
+/// Whether trying again is of no use.
+fn is_final(error: Error) -> bool {
+    use StoreError::{BadRing, NoRing, Port, ServerStopped, Stopped};
+    matches!(
+        error,
+        Error::Store(BadRing | NoRing | Port | ServerStopped(_) | Stopped)
+    )
 }
 
 /// How often pages in quarantine are tried again.

@@ -27,6 +27,8 @@ pub struct Stats {
     pub connections: u64,
     /// Connections that ended because the backend broke the protocol.
     pub faults: u64,
+    /// Connections, and attempts at one, that ended because something went wrong, and were tried again after a pause.
+    pub retries: u64,
 }
 
 /// The same while they change.

@@ -5,8 +5,8 @@ use core::cell::{Cell, RefCell, RefMut};
 use core::fmt;
 use core::task::{Context, Poll};
 
-use fata_events::Signal;
 use fata_events::xen::{Channel, Ports};
+use fata_events::{Handle, Signal};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 use fata_xenstore::Client;
@@ -70,10 +70,10 @@ pub(crate) struct Inner<H: Hypervisor> {
     pub(crate) problem: Cell<Option<Error>>,
     pub(crate) fault: Cell<Option<Fault>>,
     pub(crate) stopping: Cell<bool>,
-    /// The domain was restored, and `live` has not begun again.
-    pub(crate) resumed: Cell<bool>,
     /// Raised for `run`: a fault, or the wish to stop.
     pub(crate) attention: Signal,
+    /// Raised when the domain goes on in a new one.
+    pub(crate) resumes: Signal,
     /// Raised for everybody: the link, or the problem, is another one.
     pub(crate) changes: Signal,
     /// How much of `changes` and of the channel's events `poll_ready` has told of.
@@ -105,8 +105,8 @@ impl<H: Hypervisor> Vif<H> {
             problem: Cell::new(None),
             fault: Cell::new(None),
             stopping: Cell::new(false),
-            resumed: Cell::new(false),
             attention: Signal::new(),
+            resumes: Signal::new(),
             changes: Signal::new(),
             told: Cell::new(0),
             seen: Cell::new(0),
@@ -120,6 +120,12 @@ impl<H: Hypervisor> Vif<H> {
     #[must_use]
     pub fn index(&self) -> u32 {
         self.0.index
+    }
+
+    /// The loop that its life is to run on.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        self.0.client.handle()
     }
 
     /// Its address and abilities; `None` until the backend is there for the first time. They may be others after the
@@ -306,7 +312,7 @@ impl<H: Hypervisor> Vif<H> {
         result.map_err(|fault| self.fail(fault)).ok()
     }
 
-    /// The backend broke the protocol: from here on nothing of it is looked at, and `run` closes the interface.
+    /// The backend broke the protocol: from here on nothing of it is looked at, and `run` closes the connection.
     fn fail(&self, fault: Fault) {
         let inner = &*self.0;
         if inner.fault.get().is_none() {

@@ -196,7 +196,7 @@ fn xsa_405_a_frame_in_the_hand_outlives_its_interface() {
     sim.run_for(SECOND);
     assert_eq!(guest.ended.get(), None, "it waits for its buffer");
     held.consume(|bytes| assert_eq!(bytes, frame(100, 1)));
-    assert!(matches!(guest.wait_end(&sim), Err(Error::Fault(Fault::TxRing(_)))));
+    assert!(matches!(guest.wait_retry(&sim), Error::Fault(Fault::TxRing(_))));
     guest.assert_nothing_shared(&sim);
     guest.assert_no_leaks(&sim);
 }
@@ -327,7 +327,7 @@ fn nx_1_11_0_no_address_is_made_up() {
     let netback = sim.add_vif(&domain, VifConfig::default());
     sim.store().remove(&format!("{}/mac", netback.frontend_path())).unwrap();
     let guest = Guest::boot(&sim, &domain, Options::default());
-    assert_eq!(guest.wait_end(&sim), Err(Error::BadKey("mac")));
+    assert_eq!(guest.wait_retry(&sim), Error::BadKey("mac"));
     assert_eq!(guest.vif.mac(), None);
     guest.assert_nothing_shared(&sim);
 }

@@ -44,7 +44,7 @@ fn expect_fault(sim: &Sim, guest: &Guest, device: &Device, backend: Backend, fau
 
     backend.let_go();
     device.set(sim, "state", "6");
-    assert_eq!(guest.wait_end(sim), Err(Error::Fault(fault)));
+    assert_eq!(guest.wait_retry(sim), Error::Fault(fault));
     assert_eq!(device.front_state(sim), "6");
     guest.assert_nothing_shared(sim);
     guest.assert_no_leaks(sim);
@@ -364,7 +364,7 @@ fn xsa_396_a_page_that_is_still_mapped() {
     assert_eq!(guest.vif.problem(), Some(Error::Fault(Fault::RxBusy)));
     backend.let_go();
     device.set(&sim, "state", "6");
-    assert_eq!(guest.wait_end(&sim), Err(Error::Fault(Fault::RxBusy)));
+    assert_eq!(guest.wait_retry(&sim), Error::Fault(Fault::RxBusy));
 
     sim.run_for(10 * SECOND);
     assert_eq!(guest.table.stats().quarantined, 1);
@@ -387,7 +387,7 @@ fn a_backend_that_does_not_close() {
     let _ = backend.rx.publish();
     backend.notify();
     let start = sim.now().0;
-    assert!(guest.wait_end(&sim).is_err());
+    guest.wait_retry(&sim);
     assert!(sim.now().0 - start < 6_000_000_000);
     assert_eq!(device.front_state(&sim), "6");
     assert_eq!(guest.table.stats().quarantined, 2, "both rings are mapped");
@@ -527,7 +527,7 @@ fn a_backend_that_comes_back_is_connected_again() {
     }
 }
 
-/// After a fault `run` may be called again: it connects when the backend starts anew.
+/// After a fault and a pause it connects again when the backend is willing.
 #[test]
 fn a_new_life_after_a_fault() {
     let (sim, guest, device, mut backend) = connected(16);
@@ -542,9 +542,7 @@ fn a_new_life_after_a_fault() {
     sim.run_until(|| !guest.vif.link_up(), SECOND);
     backend.let_go();
     device.set(&sim, "state", "6");
-    assert!(guest.wait_end(&sim).is_err());
-    guest.run_again();
-    sim.run_for(SECOND);
+    guest.wait_retry(&sim);
     let mut backend = device.connect(&sim, &guest);
     assert_eq!(guest.vif.problem(), None);
     backend.deliver(&frame(100, 1));

@@ -448,7 +448,7 @@ fn rule_69_junk_in_the_keys_is_an_error_that_names_the_key() {
             .write(&format!("{}/{key}", netback.frontend_path()), value)
             .unwrap();
         let guest = Guest::boot(&sim, &domain, Options::default());
-        assert_eq!(guest.wait_end(&sim), Err(Error::BadKey(key)), "{value}");
+        assert_eq!(guest.wait_retry(&sim), Error::BadKey(key), "{value}");
         guest.assert_nothing_shared(&sim);
     }
 }
@@ -475,9 +475,9 @@ fn rule_26_want_of_memory_or_ports_is_an_error() {
             Call::AllocPages => Error::Grant(fata_grant::Error::NoMemory),
             _ => Error::Event(fata_events::xen::Error::Xen(Errno::ENOSPC)),
         };
-        assert_eq!(guest.wait_end(&sim), Err(expected), "{call:?} {nth}");
-        assert_eq!(guest.vif.problem(), Some(expected));
-        guest.assert_nothing_shared(&sim);
+        assert_eq!(guest.wait_retry(&sim), expected, "{call:?} {nth}");
+        guest.assert_nothing_shared_now(&sim);
+        guest.wait_up(&sim);
         failed += 1;
     }
     assert_eq!(failed, 5);

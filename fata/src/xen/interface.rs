@@ -3,53 +3,73 @@
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use core::cell::Cell;
+use core::convert::Infallible;
 use core::task::{Context, Poll};
 
-use fata_events::xen::Ports;
-use fata_events::{Handle, JoinHandle};
-use fata_grant::Table;
+use fata_events::select::{Either, select};
+use fata_events::{JoinHandle, Signal};
 use fata_hypercall::Hypervisor;
 use fata_net::{Capabilities, ChecksumOffload, RxChecksum, SegmentationOffload, Segments, TxChecksum, TxMeta};
 use fata_netfront::abi::{Gso, GsoType};
-use fata_netfront::{Error, Identity, Options, Vif};
-use fata_xenstore::Client;
+use fata_netfront::{Error, Identity, Vif};
 
 use crate::port::Interface;
 
-/// A vif, and the task that is its life.
+/// A vif, and the task that is its life, or one life after the other.
 pub(super) struct VifInterface<H: Hypervisor> {
     vif: Vif<H>,
-    /// Why its life ended, if it has.
-    ended: Rc<Cell<Option<Error>>>,
+    place: Rc<Place>,
     life: Cell<Option<JoinHandle<()>>>,
 }
 
+/// What is known about the place of a vif: `device/vif/<index>`.
+#[derive(Default)]
+struct Place {
+    /// There is a device.
+    there: Cell<bool>,
+    /// Raised when it is looked at and there is a device, perhaps another one than before.
+    looks: Signal,
+    /// There is none that lives.
+    over: Cell<bool>,
+    /// Why its life ended, if it has.
+    ended: Cell<Option<Error>>,
+    /// The program ends.
+    leaving: Cell<bool>,
+}
+
 impl<H: Hypervisor> VifInterface<H> {
-    /// Starts the driver of `device/vif/<index>`.
-    pub(super) fn start(
-        table: &Table<H>,
-        ports: &Ports<H>,
-        store: &Client,
-        handle: &Handle,
-        index: u32,
-        options: Options,
-    ) -> Self {
-        let vif = Vif::new(table.clone(), ports.clone(), store.clone(), index, options);
-        let ended = Rc::new(Cell::new(None));
-        let life = handle.spawn({
-            let (vif, ended) = (vif.clone(), Rc::clone(&ended));
-            async move {
-                if let Err(error) = vif.run().await {
-                    log::error!(target: "net", "net{index}: {error}");
-                    ended.set(Some(error));
-                }
-            }
-        });
+    /// Starts the driver. `changes` is raised at each change of its link or address.
+    pub(super) fn start(vif: Vif<H>, changes: Signal) -> Self {
+        let place = Rc::new(Place::default());
+        place.there.set(true);
+        let life = vif.handle().spawn(live(vif.clone(), Rc::clone(&place), changes));
         Self {
             vif,
-            ended,
+            place,
             life: Cell::new(Some(life)),
         }
+    }
+
+    pub(super) fn index(&self) -> u32 {
+        self.vif.index()
+    }
+
+    /// Whether the domain has the device now.
+    pub(super) fn is_there(&self) -> bool {
+        self.place.there.get()
+    }
+
+    /// Notes whether it has; `true` if that is news.
+    pub(super) fn set_there(&self, there: bool) -> bool {
+        if there {
+            self.place.looks.raise();
+        }
+        self.place.there.replace(there) != there
+    }
+
+    /// The device is gone, and its driver has taken leave.
+    pub(super) fn is_over(&self) -> bool {
+        self.place.over.get() && !self.is_there()
     }
 
     /// Goes on in a new Xen domain.
@@ -60,11 +80,48 @@ impl<H: Hypervisor> VifInterface<H> {
 
     /// Takes leave of the backend, and waits until nothing is shared with it any more.
     pub(super) async fn stop(&self) {
+        self.place.leaving.set(true);
+        self.place.looks.raise();
         self.vif.stop();
         if let Some(life) = self.life.take() {
             // Cancelled or ended: it is over.
             let _ = life.await;
         }
+    }
+}
+
+/// The life of a place: that of its device, and of the next one that the toolstack puts there.
+async fn live<H: Hypervisor>(vif: Vif<H>, place: Rc<Place>, changes: Signal) {
+    while !place.leaving.get() {
+        // What is seen from here on may be a device that this life does not know.
+        let seen = place.looks.count();
+        place.over.set(false);
+        place.ended.set(None);
+        if let Either::First(Err(error)) = select(vif.run(), report(&vif, &changes)).await {
+            place.ended.set(Some(error));
+            if place.there.get() {
+                log::error!(target: "net", "net{}: {error}", vif.index());
+            }
+        }
+        place.over.set(true);
+        place.looks.after(seen).await;
+    }
+}
+
+/// Tells of each change, and logs what a user cannot guess.
+async fn report<H: Hypervisor>(vif: &Vif<H>, changes: &Signal) -> Infallible {
+    let mut seen = vif.changes().count();
+    let (mut up, mut known) = (false, None);
+    loop {
+        seen = vif.changes().after(seen).await;
+        changes.raise();
+        let problem = vif.problem();
+        if let Some(error) = problem.filter(|_| problem != known) {
+            log::warn!(target: "net", "net{}: {error}", vif.index());
+        } else if up != vif.link_up() {
+            log::info!(target: "net", "net{}: link is {}", vif.index(), if up { "down" } else { "up" });
+        }
+        (up, known) = (vif.link_up(), problem);
     }
 }
 
@@ -104,7 +161,8 @@ impl<H: Hypervisor> Interface for VifInterface<H> {
     }
 
     fn problem(&self) -> String {
-        match self.ended.get().or(self.vif.problem()) {
+        match self.place.ended.get().or(self.vif.problem()) {
+            _ if !self.is_there() => String::from("the toolstack has taken the interface away"),
             Some(error) => error.to_string(),
             None => String::from("no answer from the network backend yet"),
         }

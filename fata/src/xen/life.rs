@@ -72,6 +72,7 @@ impl<H: Hypervisor> Life<H> {
         drop(watcher);
         #[cfg(feature = "balloon")]
         drop(balloon);
+        self.port.stop_following();
         #[cfg(feature = "net")]
         crate::network::leave(env).await;
         match ended {

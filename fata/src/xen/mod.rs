@@ -12,6 +12,8 @@ mod balloon;
 mod control;
 #[cfg(feature = "net")]
 mod interface;
+#[cfg(feature = "net")]
+mod interfaces;
 mod life;
 mod port;
 #[cfg(feature = "suspend")]

@@ -4,26 +4,28 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 #[cfg(feature = "net")]
 use alloc::vec::Vec;
-use core::cell::OnceCell;
 #[cfg(feature = "net")]
-use core::cell::RefCell;
+use core::cell::Cell;
+use core::cell::OnceCell;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
 use fata_console::Console;
 use fata_events::Handle;
 use fata_events::xen::{Ports, PvClock, XenLoop};
+#[cfg(feature = "net")]
+use fata_events::{JoinHandle, Signal};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 #[cfg(feature = "net")]
-use fata_netfront::Options;
+use fata_netfront::{Options, Vif};
 #[cfg(feature = "net")]
-use fata_xenstore::xenbus;
+use fata_xenstore::xenbus::Devices;
 use fata_xenstore::{Error, Store, decimal};
 
 use super::Ram;
 #[cfg(feature = "net")]
-use super::interface::VifInterface;
+use super::interfaces::Interfaces;
 #[cfg(feature = "net")]
 use crate::port::Interface;
 use crate::port::Port;
@@ -45,7 +47,10 @@ pub(super) struct XenPort<H: Hypervisor> {
     store_problem: OnceCell<String>,
     name: OnceCell<String>,
     #[cfg(feature = "net")]
-    interfaces: RefCell<Vec<(usize, Rc<VifInterface<H>>)>>,
+    interfaces: Interfaces<H>,
+    /// Has them come and go.
+    #[cfg(feature = "net")]
+    following: Cell<Option<JoinHandle<()>>>,
 }
 
 impl<H: Hypervisor> XenPort<H> {
@@ -64,7 +69,9 @@ impl<H: Hypervisor> XenPort<H> {
             store_problem: OnceCell::new(),
             name: OnceCell::new(),
             #[cfg(feature = "net")]
-            interfaces: RefCell::default(),
+            interfaces: Interfaces::new(),
+            #[cfg(feature = "net")]
+            following: Cell::new(None),
         }
     }
 
@@ -81,7 +88,7 @@ impl<H: Hypervisor> XenPort<H> {
     }
 
     /// Starts a driver for each network interface that the toolstack gave the domain.
-    pub(super) async fn start_devices(&self, handle: &Handle) {
+    pub(super) async fn start_devices(self: &Rc<Self>, handle: &Handle) {
         let Some(store) = self.store.get() else { return };
         let problem = match handle.timeout(STORE_PATIENCE, self.find_devices(store, handle)).await {
             Ok(Ok(())) => return,
@@ -105,17 +112,15 @@ impl<H: Hypervisor> XenPort<H> {
     }
 
     #[cfg_attr(not(feature = "net"), expect(unused_variables))]
-    async fn find_devices(&self, store: &Store<H>, handle: &Handle) -> Result<(), Error> {
+    async fn find_devices(self: &Rc<Self>, store: &Store<H>, handle: &Handle) -> Result<(), Error> {
         // On its way while the devices are looked for.
         let name = store.read_string("name");
         #[cfg(feature = "net")]
         {
-            let indices = xenbus::devices(store, "vif").await?;
-            let options = Options::for_memory(self.ram.memory().free() / indices.len().max(1));
-            for index in indices {
-                let vif = VifInterface::start(&self.table, &self.ports, store, handle, index, options);
-                self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));
-            }
+            let devices = Devices::new(store, "vif")?;
+            let first = devices.list().await?;
+            self.interfaces.update(&first, |new| self.vifs(new));
+            self.following.set(Some(handle.spawn(Rc::clone(self).follow(devices))));
         }
         if let Ok(name) = name.await {
             let _ = self.name.set(name);
@@ -123,12 +128,45 @@ impl<H: Hypervisor> XenPort<H> {
         Ok(())
     }
 
+    /// Has interfaces come and go as the toolstack says, as long as the store lives.
+    #[cfg(feature = "net")]
+    async fn follow(self: Rc<Self>, mut devices: Devices) {
+        let error = loop {
+            if let Err(error) = devices.changed().await {
+                break error;
+            }
+            match devices.list().await {
+                Ok(there) => self.interfaces.update(&there, |new| self.vifs(new)),
+                Err(error) => break error,
+            }
+        };
+        log::warn!(target: "net", "interfaces that come and go are not seen: {error}");
+    }
+
+    /// Interfaces with these numbers, each with its share of the memory that is free.
+    #[cfg(feature = "net")]
+    fn vifs(&self, indices: &[u32]) -> Vec<Vif<H>> {
+        let Some(store) = self.store.get() else {
+            return Vec::new();
+        };
+        let options = Options::for_memory(self.ram.memory().free() / indices.len().max(1));
+        let vif = |&index: &u32| {
+            let (table, ports) = (self.table.clone(), self.ports.clone());
+            Vif::new(table, ports, store.client().clone(), index, options)
+        };
+        indices.iter().map(vif).collect()
+    }
+
+    /// The program ends: what comes from now on is not taken up.
+    pub(super) fn stop_following(&self) {
+        #[cfg(feature = "net")]
+        drop(self.following.take());
+    }
+
     /// Takes leave of all backends.
     pub(super) async fn disconnect(&self) {
         #[cfg(feature = "net")]
-        for (_, vif) in self.interfaces.take() {
-            vif.stop().await;
-        }
+        self.interfaces.stop().await;
     }
 
     /// Goes on in a new Xen domain: whatever Xen or another domain knew of us is to be made anew.
@@ -144,9 +182,7 @@ impl<H: Hypervisor> XenPort<H> {
             log::error!("xenstore: {error}");
         }
         #[cfg(feature = "net")]
-        for (_, vif) in &*self.interfaces.borrow() {
-            vif.resume();
-        }
+        self.interfaces.resume();
     }
 
     pub(super) fn store(&self) -> Option<&Store<H>> {
@@ -243,11 +279,12 @@ impl<H: Hypervisor> Port for XenPort<H> {
 
     #[cfg(feature = "net")]
     fn interfaces(&self) -> Vec<(usize, Rc<dyn Interface>)> {
-        let interfaces = self.interfaces.borrow();
-        interfaces
-            .iter()
-            .map(|(index, vif)| (*index, Rc::clone(vif) as Rc<dyn Interface>))
-            .collect()
+        self.interfaces.there()
+    }
+
+    #[cfg(feature = "net")]
+    fn interface_changes(&self) -> &Signal {
+        self.interfaces.changes()
     }
 
     #[cfg(feature = "net")]

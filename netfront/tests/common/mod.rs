@@ -47,6 +47,7 @@ pub struct Guest {
     /// Frames of this length to send as soon as there is room.
     pub to_send: Rc<RefCell<Vec<usize>>>,
     pub stop: Rc<Cell<bool>>,
+    retries: Cell<u64>,
     again: Rc<Cell<bool>>,
     quit: Rc<Cell<bool>>,
     gone: Rc<Cell<bool>>,
@@ -74,6 +75,7 @@ impl Guest {
             seen: Rc::default(),
             to_send: Rc::default(),
             stop: Rc::default(),
+            retries: Cell::new(0),
             again: Rc::default(),
             quit: Rc::default(),
             gone: Rc::default(),
@@ -152,17 +154,32 @@ impl Guest {
         self.ended.get().unwrap()
     }
 
+    /// Waits until something has gone wrong once more and was cleared away, so that a pause begins: what it was.
+    #[track_caller]
+    pub fn wait_retry(&self, sim: &Sim) -> Error {
+        let before = self.retries.get();
+        sim.run_until(|| self.vif.stats().retries > before, 30 * SECOND);
+        self.retries.set(self.vif.stats().retries);
+        assert_eq!(self.ended.get(), None);
+        self.vif.problem().unwrap()
+    }
+
     /// Lets `run` be called again after it has ended.
     pub fn run_again(&self) {
         self.ended.set(None);
         self.again.set(true);
     }
 
-    /// Nothing is shared with anybody any more.
+    /// Nothing is shared with anybody any more, once pages that were still mapped have been tried again.
     #[track_caller]
     pub fn assert_nothing_shared(&self, sim: &Sim) {
-        // Pages that were still mapped are tried again each second.
         sim.run_for(2 * SECOND);
+        self.assert_nothing_shared_now(sim);
+    }
+
+    /// Nothing is shared with anybody at this moment.
+    #[track_caller]
+    pub fn assert_nothing_shared_now(&self, sim: &Sim) {
         let leaks = sim.leaks(&self.domain);
         assert_eq!(
             (leaks.pages, leaks.grants.len(), leaks.ports.len()),

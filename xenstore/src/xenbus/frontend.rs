@@ -258,6 +258,16 @@ impl Frontend {
         }
     }
 
+    /// Waits until the toolstack has touched the device: removed it, made it anew, or moved it to another backend.
+    ///
+    /// For a driver that has closed the device and pauses. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The connection to the store has ended.
+    pub async fn touched(&mut self) -> Result<(), Error> {
+        self.whereabouts.changed().await
+    }
+
     /// From here on the steps lead out: Closing, [`Step::Disconnect`] when the backend has let go, [`Step::Finish`].
     pub fn stop(&mut self) {
         self.purpose = Event::Stop;

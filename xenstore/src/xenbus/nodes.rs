@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use fata_hypercall::DomId;
 
 use super::State;
-use crate::{Client, Error, decimal};
+use crate::{Error, decimal};
 
 /// The nodes of a frontend that the toolstack makes.
 pub(super) struct Nodes {
@@ -37,29 +37,6 @@ impl Nodes {
             own: State::parse(own)?,
         }))
     }
-}
-
-/// The ids of the devices of a type that the domain has, in order. Names that are no numbers are left out.
-///
-/// To be told of new ones, watch `device/<kind>`.
-///
-/// # Errors
-/// See [`Client`]; a missing directory is no error.
-pub async fn devices(client: &Client, kind: &str) -> Result<Vec<u32>, Error> {
-    let names = match client.list(&join("device", kind)).await {
-        Ok(names) => names,
-        Err(error) if error.is_missing() => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let mut ids = Vec::new();
-    for name in names {
-        // They are few: put in their places one by one, they need no sorting, which is large.
-        if let Some(id) = decimal::parse(name.as_bytes(), 0..=u32::MAX.into()) {
-            let id = id as u32;
-            ids.insert(ids.partition_point(|&other| other < id), id);
-        }
-    }
-    Ok(ids)
 }
 
 pub(super) fn device_path(kind: &str, id: u32) -> String {

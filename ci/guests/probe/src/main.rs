@@ -7,6 +7,7 @@ mod faults;
 mod vchan;
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::error::Error;
@@ -65,6 +66,7 @@ async fn main(env: Env) -> Result<(), Box<dyn Error>> {
             }
         }
         ["vchan", ref rest @ ..] => vchan::run(&env, rest).await?,
+        ["plug"] => plug(env).await,
         _ => Err(Failure::new(ExitCode::USAGE, "no such request"))?,
     }
     Ok(())
@@ -91,6 +93,31 @@ async fn lifecycle(env: Env) -> core::fmt::Result {
                 writeln!(console, "timers run")?;
             }
         }
+    }
+}
+
+/// Tells of interfaces that come and go, and opens each.
+async fn plug(env: Env) {
+    let (mut console, changes) = (env.console(), env.interface_changes());
+    let (mut seen, mut known) = (changes.count(), Vec::<String>::new());
+    loop {
+        let there = env.interfaces();
+        if there != known {
+            // The console takes what it can; nobody is to be told of the rest.
+            let _ = writeln!(console, "interfaces: {},", there.join(","));
+        }
+        for name in there.iter().filter(|name| !known.contains(*name)) {
+            if let Ok(stack) = env.interface(name).await {
+                for cidr in stack.status().addresses {
+                    let _ = writeln!(console, "{name}: {}", cidr.address);
+                }
+            }
+        }
+        for name in known.iter().filter(|name| !there.contains(*name)) {
+            let _ = writeln!(console, "{name} is gone");
+        }
+        known = there;
+        seen = changes.after(seen).await;
     }
 }
 
