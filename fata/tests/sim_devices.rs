@@ -237,7 +237,7 @@ fn a_hundred_interfaces_leave_nothing_behind() {
             vif = add();
             sim.run_for(SECOND / 2);
             load.close();
-            load.take();
+            let _ = load.take();
         }
         answers(&sim, &host);
         // The connections of the load give up, or end.

@@ -45,6 +45,11 @@ impl Sim {
         domain.state.suspension.get().is_some()
     }
 
+    /// The toolstack has waited for long enough: the domain shall not suspend itself any more.
+    pub fn give_up_suspend(&self, domain: &Domain) {
+        domain.state.suspension.set(None);
+    }
+
     /// How often the domain was restored.
     #[must_use]
     pub fn restores(&self, domain: &Domain) -> u32 {

@@ -45,6 +45,22 @@ fn it_falls_quiet_and_goes_on() {
     assert_eq!(rig.server.get("data/b"), Some("2"));
 }
 
+/// What was asked a moment before is said before: the toolstack waits for its wish to be taken.
+#[test]
+fn what_was_asked_before_is_said_before() {
+    let mut rig = Rig::new();
+    rig.settle();
+    let store = rig.store.clone();
+    let quiet = rig.handle().spawn(async move {
+        let said = store.write("control/shutdown", "");
+        let quiet = store.quiet().await;
+        (said.await, quiet)
+    });
+    rig.settle();
+    assert!(quiet.is_finished());
+    assert_eq!(rig.server.get("control/shutdown"), Some(""));
+}
+
 /// Half an event of the old server's is not read as the beginning of something by the new one.
 #[test]
 fn a_new_server_hears_of_the_watches_again() {

@@ -4,9 +4,11 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 #[cfg(feature = "net")]
 use alloc::vec::Vec;
-#[cfg(feature = "net")]
-use core::cell::Cell;
 use core::cell::OnceCell;
+#[cfg(feature = "net")]
+use core::cell::{Cell, RefCell};
+#[cfg(feature = "net")]
+use core::convert::Infallible;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
@@ -19,6 +21,8 @@ use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 #[cfg(feature = "net")]
 use fata_netfront::{Options, Vif};
+#[cfg(feature = "net")]
+use fata_xenstore::Client;
 #[cfg(feature = "net")]
 use fata_xenstore::xenbus::Devices;
 use fata_xenstore::{Error, Store, decimal};
@@ -44,7 +48,8 @@ pub(super) struct XenPort<H: Hypervisor> {
     ram: Rc<dyn Ram>,
     store: OnceCell<Store<H>>,
     /// Why there are no devices, if that is xenstore's fault.
-    store_problem: OnceCell<String>,
+    #[cfg(feature = "net")]
+    store_problem: RefCell<Option<String>>,
     name: OnceCell<String>,
     #[cfg(feature = "net")]
     interfaces: Interfaces<H>,
@@ -66,7 +71,8 @@ impl<H: Hypervisor> XenPort<H> {
             console,
             ram,
             store: OnceCell::new(),
-            store_problem: OnceCell::new(),
+            #[cfg(feature = "net")]
+            store_problem: RefCell::default(),
             name: OnceCell::new(),
             #[cfg(feature = "net")]
             interfaces: Interfaces::new(),
@@ -84,18 +90,33 @@ impl<H: Hypervisor> XenPort<H> {
 
     fn no_devices(&self, problem: String) {
         log::warn!("no devices: xenstore: {problem}");
-        let _ = self.store_problem.set(problem);
+        #[cfg(feature = "net")]
+        self.store_problem.replace(Some(problem));
     }
 
-    /// Starts a driver for each network interface that the toolstack gave the domain.
+    /// Starts a driver for each network interface that the toolstack gave the domain. If xenstore does not answer in time, the
+    /// program begins without them; they come when it does.
     pub(super) async fn start_devices(self: &Rc<Self>, handle: &Handle) {
         let Some(store) = self.store.get() else { return };
-        let problem = match handle.timeout(STORE_PATIENCE, self.find_devices(store, handle)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => String::from("no answer"),
+        let found = async {
+            // On its way while the devices are looked for.
+            let name = store.read_string("name");
+            #[cfg(feature = "net")]
+            {
+                let looked = Signal::new();
+                let first = looked.after(0);
+                self.following.set(Some(
+                    handle.spawn(Rc::clone(self).follow(store.client().clone(), looked)),
+                ));
+                first.await;
+            }
+            if let Ok(name) = name.await {
+                let _ = self.name.set(name);
+            }
         };
-        self.no_devices(problem);
+        if handle.timeout(STORE_PATIENCE, found).await.is_err() {
+            self.no_devices(String::from("no answer yet"));
+        }
     }
 
     fn try_to_open_store(&self, handle: &Handle) -> Result<(), Error> {
@@ -111,36 +132,22 @@ impl<H: Hypervisor> XenPort<H> {
         Ok(())
     }
 
-    #[cfg_attr(not(feature = "net"), expect(unused_variables))]
-    async fn find_devices(self: &Rc<Self>, store: &Store<H>, handle: &Handle) -> Result<(), Error> {
-        // On its way while the devices are looked for.
-        let name = store.read_string("name");
-        #[cfg(feature = "net")]
-        {
-            let devices = Devices::new(store, "vif")?;
-            let first = devices.list().await?;
-            self.interfaces.update(&first, |new| self.vifs(new));
-            self.following.set(Some(handle.spawn(Rc::clone(self).follow(devices))));
-        }
-        if let Ok(name) = name.await {
-            let _ = self.name.set(name);
-        }
-        Ok(())
-    }
-
-    /// Has interfaces come and go as the toolstack says, as long as the store lives.
+    /// Has interfaces come and go as the toolstack says, as long as the store lives. `looked` is raised after each look.
     #[cfg(feature = "net")]
-    async fn follow(self: Rc<Self>, mut devices: Devices) {
-        let error = loop {
-            if let Err(error) = devices.changed().await {
-                break error;
-            }
-            match devices.list().await {
-                Ok(there) => self.interfaces.update(&there, |new| self.vifs(new)),
-                Err(error) => break error,
+    async fn follow(self: Rc<Self>, client: Client, looked: Signal) {
+        let look = async {
+            let mut devices = Devices::new(&client, "vif")?;
+            loop {
+                let there = devices.list().await?;
+                self.store_problem.take();
+                self.interfaces.update(&there, |new| self.vifs(new));
+                looked.raise();
+                devices.changed().await?;
             }
         };
-        log::warn!(target: "net", "interfaces that come and go are not seen: {error}");
+        let Err(error): Result<Infallible, Error> = look.await;
+        self.no_devices(error.to_string());
+        looked.raise();
     }
 
     /// Interfaces with these numbers, each with its share of the memory that is free.
@@ -289,7 +296,7 @@ impl<H: Hypervisor> Port for XenPort<H> {
 
     #[cfg(feature = "net")]
     fn how_to_add_interface(&self) -> String {
-        match self.store_problem.get() {
+        match &*self.store_problem.borrow() {
             Some(problem) => ["xenstore could not be asked for it: ", problem].concat(),
             None => String::from("the domain's configuration has no vif=[...]; add for example vif=['bridge=xenbr0']"),
         }

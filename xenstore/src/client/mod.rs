@@ -277,8 +277,8 @@ impl<H: Hypervisor> Store<H> {
         &self.client
     }
 
-    /// Falls quiet: no further request is sent, and what was sent is answered when this is ready. As long as what it gives is
-    /// kept, requests wait.
+    /// Falls quiet: what was asked before has its answer when this is ready, and what is asked from now on waits as long as what
+    /// it gives is kept.
     ///
     /// A domain that is suspended must not have half a request in its ring: who answers it after a restore is a server that
     /// has never heard of the domain.

@@ -86,9 +86,18 @@ pub(super) enum Effect {
 struct Pending {
     id: u32,
     kind: MessageType,
+    /// It is not sent before the others are let go.
+    held: bool,
     stage: Stage,
     caller: Caller,
     effect: Effect,
+}
+
+impl Pending {
+    /// It waits for its turn to be sent.
+    fn is_due(&self) -> bool {
+        !self.held && matches!(self.stage, Stage::Waiting(_))
+    }
 }
 
 /// What a watch shares with its guard.
@@ -120,10 +129,10 @@ pub(super) struct Mux {
     life: u32,
     /// Nothing is served any more, and why.
     stopped: Option<Error>,
-    /// Requests wait, and none is sent.
-    held: bool,
-    /// Raised when an answer has come and no other is missing.
-    settled: Signal,
+    /// What is asked from now on is held back.
+    holding: bool,
+    /// Raised when an answer has come.
+    answered: Signal,
     stats: Stats,
 }
 
@@ -137,8 +146,8 @@ impl Mux {
             generation: 0,
             life: 0,
             stopped: None,
-            held: false,
-            settled: Signal::new(),
+            holding: false,
+            answered: Signal::new(),
             stats: Stats::new(),
         }
     }
@@ -192,6 +201,7 @@ impl Mux {
         self.pending.push(Pending {
             id,
             kind: request.kind(),
+            held: self.holding,
             stage: Stage::Waiting(message),
             caller,
             effect,
@@ -356,36 +366,31 @@ impl Mux {
 
     // The ring's side
 
-    /// Holds back what waits to be sent, or lets it go.
-    pub(super) const fn hold(&mut self, held: bool) {
-        self.held = held;
-    }
-
-    /// Ready when every request that was sent has its answer.
-    pub(super) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let seen = self.settled.count();
-            if self.sent() == 0 {
-                return Poll::Ready(());
-            }
-            ready!(self.settled.poll_after(seen, cx));
+    /// Holds back what is asked from now on, or lets it go.
+    pub(super) fn hold(&mut self, holding: bool) {
+        self.holding = holding;
+        if !holding {
+            self.pending.iter_mut().for_each(|pending| pending.held = false);
         }
     }
 
-    /// Requests that were sent and not answered.
-    fn sent(&self) -> usize {
-        let is_sent = |pending: &&Pending| matches!(pending.stage, Stage::Sent);
-        self.pending.iter().filter(is_sent).count()
+    /// Ready when every request that is not held back has its answer.
+    pub(super) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_settled = |pending: &Pending| pending.held || matches!(pending.stage, Stage::Over(_));
+        loop {
+            let seen = self.answered.count();
+            if self.pending.iter().all(is_settled) {
+                return Poll::Ready(());
+            }
+            ready!(self.answered.poll_after(seen, cx));
+        }
     }
 
     /// Whether a message may be sent now.
     pub(super) fn has_message(&self) -> bool {
-        !self.held
-            && self.sent() < MAX_SENT
-            && self
-                .pending
-                .iter()
-                .any(|pending| matches!(pending.stage, Stage::Waiting(_)))
+        let is_sent = |pending: &&Pending| matches!(pending.stage, Stage::Sent);
+        let sent = self.pending.iter().filter(is_sent).count();
+        sent < MAX_SENT && self.pending.iter().any(Pending::is_due)
     }
 
     /// The next message to send, in the order of submission. From here on it counts as sent.
@@ -393,7 +398,8 @@ impl Mux {
         if !self.has_message() {
             return None;
         }
-        self.pending.iter_mut().find_map(|pending| match &mut pending.stage {
+        let mut due = self.pending.iter_mut().filter(|pending| pending.is_due());
+        due.find_map(|pending| match &mut pending.stage {
             Stage::Waiting(message) => {
                 let message = core::mem::take(message);
                 pending.stage = Stage::Sent;
@@ -449,9 +455,7 @@ impl Mux {
                 self.tidy_up(&pending.effect, &answer);
             }
         }
-        if self.sent() == 0 {
-            self.settled.raise();
-        }
+        self.answered.raise();
         Some(())
     }
 
@@ -497,7 +501,7 @@ impl Mux {
             self.stopped = Some(error);
             self.fail_all(error);
             self.watches.iter().for_each(|watch| watch.events.raise());
-            self.settled.raise();
+            self.answered.raise();
         }
     }
 
