@@ -63,7 +63,7 @@ impl Default for Limits {
 /// let mut frontend = Frontend::appear(store, "vif", 0).await?;
 /// loop {
 ///     match frontend.next().await? {
-///         Step::Connect => frontend.switch(State::Connected, &[("tx-ring-ref", "8")]).await?,
+///         Step::Connect => frontend.switch(State::Connected, &[("tx-ring-ref", Some("8"))]).await?,
 ///         Step::Ready => { /* traffic may flow */ }
 ///         Step::Disconnect => frontend.set_state(State::Closed).await?,
 ///         Step::GiveUp => frontend.fatal("the backend does not answer").await?,
@@ -288,27 +288,36 @@ impl Frontend {
     /// # Errors
     /// See [`Client`].
     pub fn set_state(&mut self, state: State) -> impl Future<Output = Result<(), Error>> {
-        self.write_state(state, Vec::new())
+        self.write_state(state, Vec::new(), Vec::new())
     }
 
-    /// Writes keys into our directory, and our state, as one change.
+    /// Writes keys into our directory, or removes those without a value, and writes our state, as one change.
     ///
     /// # Errors
     /// See [`Client::transaction`]. A removed device is none: see [`set_state`](Self::set_state).
-    pub fn switch<K, V>(&mut self, state: State, keys: &[(K, V)]) -> impl Future<Output = Result<(), Error>>
+    pub fn switch<K, V>(&mut self, state: State, keys: &[(K, Option<V>)]) -> impl Future<Output = Result<(), Error>>
     where
         K: AsRef<str>,
         V: AsRef<[u8]>,
     {
-        let keys = keys
-            .iter()
-            .map(|(key, value)| (self.key(key.as_ref()), value.as_ref()))
-            .collect();
-        self.write_state(state, keys)
+        let (mut written, mut removed) = (Vec::new(), Vec::new());
+        for (key, value) in keys {
+            let key = self.key(key.as_ref());
+            match value {
+                Some(value) => written.push((key, value.as_ref())),
+                None => removed.push(key),
+            }
+        }
+        self.write_state(state, written, removed)
     }
 
-    async fn write_state(&mut self, state: State, mut nodes: Vec<(String, &[u8])>) -> Result<(), Error> {
-        if self.own == state && nodes.is_empty() && !self.unsure {
+    async fn write_state(
+        &mut self,
+        state: State,
+        mut nodes: Vec<(String, &[u8])>,
+        removed: Vec<String>,
+    ) -> Result<(), Error> {
+        if self.own == state && nodes.is_empty() && removed.is_empty() && !self.unsure {
             return Ok(());
         }
         let node = self.key("state");
@@ -317,9 +326,15 @@ impl Frontend {
         let outcome = loop {
             let attempt = self.client.transaction(async |transaction| {
                 let old = transaction.read(&node);
+                let gone: Vec<_> = removed.iter().map(|node| transaction.remove(node)).collect();
                 let written = transaction.write_all(&nodes).await;
                 // A node that is not there any more is not made again.
                 old.await?;
+                for removal in gone {
+                    removal
+                        .await
+                        .or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })?;
+                }
                 written
             });
             match attempt.await {
