@@ -1,11 +1,10 @@
-//! What the store says about an interface, and is told.
+//! What the store says about an interface.
 
 use alloc::vec::Vec;
 
-use fata_xenstore::decimal;
 use fata_xenstore::xenbus::{Frontend, State};
 
-use crate::features::{self, Agreement, Key};
+use crate::features::{self, Agreement};
 use crate::{Error, Identity, Options};
 
 /// Reads what the toolstack and the backend say about the interface. The backend has said all when it is InitWait.
@@ -19,13 +18,6 @@ pub(crate) async fn negotiate(frontend: &Frontend, options: &Options) -> Result<
     let (identity, offers) = values.split_last_chunk().ok_or(Error::BadKey("mac"))?;
     let identity = features::identity(identity, options.longest())?;
     Ok((identity, features::agreement(offers, options)?))
-}
-
-/// Tells the backend where everything is, and that it may connect.
-pub(crate) async fn publish(frontend: &mut Frontend, keys: Vec<Key>) -> Result<(), Error> {
-    let text = |(key, value): Key| (key, value.map(|number| decimal::string(number.into())));
-    let keys: Vec<_> = keys.into_iter().map(text).collect();
-    Ok(frontend.switch(State::Connected, &keys).await?)
 }
 
 /// Why a backend that was waited for has not come.

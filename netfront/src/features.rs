@@ -206,7 +206,7 @@ pub struct Queue {
 }
 
 /// A key and its value; `None` if the key must not be there.
-pub type Key = (String, Option<u32>);
+pub type Key = (String, Option<String>);
 
 /// The keys that tell the backend where the queues are and what we understand.
 ///
@@ -220,34 +220,48 @@ pub type Key = (String, Option<u32>);
 /// would take the event channels of a former life that had others for ours: what is not used must not be there.
 #[must_use]
 pub fn keys(agreement: &Agreement, queues: &[Queue]) -> Vec<Key> {
-    let mut keys: Vec<Key> = [
-        ("multi-queue-num-queues", agreement.queues),
-        ("request-multicast-control", Some(agreement.filters_multicast.into())),
-        ("request-rx-copy", Some(1)),
-        ("feature-rx-notify", Some(1)),
-        ("feature-sg", Some(1)),
-        ("feature-ipv6-csum-offload", Some(1)),
-        ("feature-gso-tcpv4", Some(1)),
-        ("feature-gso-tcpv6", Some(1)),
-    ]
-    .map(|(key, value)| (String::from(key), value))
-    .into();
+    let mut keys = Keys::default();
+    keys.add(
+        "",
+        &[
+            ("multi-queue-num-queues", agreement.queues),
+            ("request-multicast-control", Some(agreement.filters_multicast.into())),
+            ("request-rx-copy", Some(1)),
+            ("feature-rx-notify", Some(1)),
+            ("feature-sg", Some(1)),
+            ("feature-ipv6-csum-offload", Some(1)),
+            ("feature-gso-tcpv4", Some(1)),
+            ("feature-gso-tcpv6", Some(1)),
+        ],
+    );
     for (number, queue) in queues.iter().enumerate() {
         let directory = match queues {
             [_] => String::new(),
             _ => ["queue-", &decimal::string(number as u64), "/"].concat(),
         };
         let split = queue.tx_port != queue.rx_port;
-        keys.extend(
-            [
+        keys.add(
+            &directory,
+            &[
                 ("tx-ring-ref", Some(queue.tx_ring.0)),
                 ("rx-ring-ref", Some(queue.rx_ring.0)),
                 ("event-channel", (!split).then_some(queue.rx_port.0)),
                 ("event-channel-tx", split.then_some(queue.tx_port.0)),
                 ("event-channel-rx", split.then_some(queue.rx_port.0)),
-            ]
-            .map(|(key, value)| ([&directory, key].concat(), value)),
+            ],
         );
     }
-    keys
+    keys.0
+}
+
+#[derive(Default)]
+struct Keys(Vec<Key>);
+
+impl Keys {
+    fn add(&mut self, directory: &str, keys: &[(&str, Option<u32>)]) {
+        for (key, value) in keys {
+            let value = value.map(|number| decimal::string(number.into()));
+            self.0.push(([directory, key].concat(), value));
+        }
+    }
 }

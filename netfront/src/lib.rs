@@ -9,7 +9,7 @@
 //! | [`assemble`] | slots of the receive ring become a packet: a pure function |
 //! | [`split`](mod@split) | a packet becomes slots of the transmit ring: a pure function |
 //! | [`features`] | the keys in xenstore, read and written |
-//! | `connect` | what the store says about an interface, and is told |
+//! | `connect` | what the store says about an interface |
 //! | `channels` | the event channels, one or two |
 //! | `life` | the handshake, again and again |
 //! | `rx`, `tx`, `pool` | the two rings, and their buffers |

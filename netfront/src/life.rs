@@ -9,7 +9,7 @@ use fata_hypercall::Hypervisor;
 use fata_xenstore::xenbus::{Frontend, State, Step};
 
 use crate::channels::Channels;
-use crate::connect::{diagnose, negotiate, publish};
+use crate::connect::{diagnose, negotiate};
 use crate::features::{self, Agreement, Key, Queue};
 use crate::rx::Rx;
 use crate::tx::Tx;
@@ -110,7 +110,7 @@ impl<H: Hypervisor> Vif<H> {
         drop(old);
         let (identity, agreement) = negotiate(frontend, &self.0.options).await?;
         let keys = self.share(frontend, identity, agreement)?;
-        publish(frontend, keys).await
+        Ok(frontend.switch(State::Connected, &keys).await?)
     }
 
     /// Shares rings, buffers and a port with the backend. Gives the keys that tell it where they are.

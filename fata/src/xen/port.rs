@@ -94,7 +94,11 @@ impl<H: Hypervisor> XenPort<H> {
         #[cfg(feature = "net")]
         {
             let indices = xenbus::devices(store, "vif").await?;
-            let options = Options::for_memory((self.memory)().free() / indices.len().max(1));
+            let options = Options {
+                // The network stack says to which groups it listens.
+                filter_multicast: true,
+                ..Options::for_memory((self.memory)().free() / indices.len().max(1))
+            };
             for index in indices {
                 let vif = VifInterface::start(&self.table, &self.ports, store, handle, index, options);
                 self.interfaces.borrow_mut().push((index as usize, Rc::new(vif)));

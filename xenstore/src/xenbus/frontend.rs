@@ -288,7 +288,7 @@ impl Frontend {
     /// # Errors
     /// See [`Client`].
     pub fn set_state(&mut self, state: State) -> impl Future<Output = Result<(), Error>> {
-        self.write_state(state, Vec::new(), Vec::new())
+        self.write_state(state, Vec::new())
     }
 
     /// Writes keys into our directory, or removes those without a value, and writes our state, as one change.
@@ -300,41 +300,26 @@ impl Frontend {
         K: AsRef<str>,
         V: AsRef<[u8]>,
     {
-        let (mut written, mut removed) = (Vec::new(), Vec::new());
-        for (key, value) in keys {
-            let key = self.key(key.as_ref());
-            match value {
-                Some(value) => written.push((key, value.as_ref())),
-                None => removed.push(key),
-            }
-        }
-        self.write_state(state, written, removed)
+        let keys = keys
+            .iter()
+            .map(|(key, value)| (self.key(key.as_ref()), value.as_ref().map(AsRef::as_ref)))
+            .collect();
+        self.write_state(state, keys)
     }
 
-    async fn write_state(
-        &mut self,
-        state: State,
-        mut nodes: Vec<(String, &[u8])>,
-        removed: Vec<String>,
-    ) -> Result<(), Error> {
-        if self.own == state && nodes.is_empty() && removed.is_empty() && !self.unsure {
+    async fn write_state(&mut self, state: State, mut nodes: Vec<(String, Option<&[u8]>)>) -> Result<(), Error> {
+        if self.own == state && nodes.is_empty() && !self.unsure {
             return Ok(());
         }
         let node = self.key("state");
-        nodes.push((node.clone(), state.digit().as_bytes()));
+        nodes.push((node.clone(), Some(state.digit().as_bytes())));
         self.unsure = true;
         let outcome = loop {
             let attempt = self.client.transaction(async |transaction| {
                 let old = transaction.read(&node);
-                let gone: Vec<_> = removed.iter().map(|node| transaction.remove(node)).collect();
                 let written = transaction.write_all(&nodes).await;
                 // A node that is not there any more is not made again.
                 old.await?;
-                for removal in gone {
-                    removal
-                        .await
-                        .or_else(|error| if error.is_missing() { Ok(()) } else { Err(error) })?;
-                }
                 written
             });
             match attempt.await {
