@@ -395,3 +395,42 @@ fn rule_69_junk_in_what_is_offered() {
         }
     }
 }
+
+/// What is told of a group takes a slot more than it takes buffers, and there is that slot.
+#[test]
+fn rule_31_the_ring_has_a_slot_for_what_is_told_of_groups() {
+    for segment_buffers in [0, 8] {
+        let sim = Sim::new(1);
+        let domain = sim.domain("guest");
+        let device = Device::add(&sim, &domain);
+        device.set(&sim, "feature-multicast-control", "1");
+        let options = Options {
+            tx_buffers: 256,
+            segment_buffers,
+            segment_buffer: 65_535,
+            ..wishes(2)
+        };
+        let guest = Guest::boot(&sim, &domain, options);
+        guest.mode.set(Mode::Ignore);
+        let mut backend = device.connect(&sim, &guest);
+        // All buffers but one of each kind are in flight.
+        let longest = guest.vif.identity().unwrap().segmentation.longest.into();
+        (1..segment_buffers).for_each(|_| assert!(send(&guest, longest, 1)));
+        let slots_of_segments = usize::from(segment_buffers) * 17;
+        (1..255 - slots_of_segments).for_each(|_| assert!(send(&guest, 100, 1)));
+        guest.vif.listen(&[group(1), group(2)]);
+        guest.vif.flush();
+        let mut slots = 0;
+        let mut last = None;
+        while let Some(slot) = backend.tx.pop().unwrap() {
+            (last, slots) = (Some(slot), slots + 1);
+        }
+        assert!(slots <= 256, "{slots}");
+        let bytes: [u8; 12] = zerocopy::transmute!(last.unwrap());
+        assert_eq!(
+            bytes[..8],
+            [2, 0, 1, 0, 0x5e, 0, 0, 1],
+            "the first group's extra came last"
+        );
+    }
+}
