@@ -56,6 +56,10 @@ impl Device for InterfaceDevice {
         self.room()
     }
 
+    fn listen(&mut self, groups: &[[u8; 6]]) {
+        self.0.listen(groups);
+    }
+
     fn flush(&mut self) {
         self.0.flush();
     }
@@ -177,6 +181,7 @@ mod tests {
                 self.frames.borrow_mut().push(frame);
             }
         }
+        fn listen(&self, _: &[[u8; 6]]) {}
         fn flush(&self) {}
         fn poll_ready(&self, _: &mut Context<'_>) -> Poll<()> {
             Poll::Pending

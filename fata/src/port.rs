@@ -101,6 +101,9 @@ pub trait Interface {
     /// Has `f` write a frame of `length` bytes, and queues it. Without room, `f` is not called.
     fn write(&self, length: usize, f: &mut dyn FnMut(&mut [u8]) -> TxMeta);
 
+    /// As [`fata_net::Device::listen`].
+    fn listen(&self, groups: &[[u8; 6]]);
+
     /// Makes it all visible to the peer, with one notification at most.
     fn flush(&self);
 

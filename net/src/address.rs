@@ -269,6 +269,22 @@ impl State {
         }
     }
 
+    /// The multicast groups by which others reach the interface, as Ethernet addresses: all hosts (RFC 1112), all nodes, and the
+    /// solicited nodes of each IPv6 address, without which no neighbour would find it (RFC 4291, section 2.8).
+    pub(crate) fn groups(&self) -> Vec<[u8; 6]> {
+        let mut groups = Vec::new();
+        for cidr in &self.status.addresses {
+            match cidr.address {
+                IpAddr::V4(_) => groups.push([1, 0, 0x5e, 0, 0, 1]),
+                IpAddr::V6(address) => {
+                    let [.., a, b, c] = address.octets();
+                    groups.extend([[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, a, b, c]]);
+                }
+            }
+        }
+        groups
+    }
+
     /// Whether nobody has answered the router solicitations for long enough.
     pub(crate) fn no_router(&mut self, now: Instant) -> bool {
         let due = self.no_router_at.is_some_and(|deadline| deadline <= now);

@@ -48,6 +48,15 @@ pub trait Device {
     /// Reserves room for one frame to send; `None` when there is none now (or the link is down).
     fn transmit(&mut self) -> Option<Self::Tx<'_>>;
 
+    /// The multicast groups to listen to from now on, as Ethernet addresses; some may be named twice. The stack says so when they
+    /// change, and each time the link comes up.
+    ///
+    /// Frames for other groups need not be received: whoever keeps them back spares the guest to wake up for them. A device
+    /// that can do nothing of the kind receives them all.
+    fn listen(&mut self, groups: &[[u8; 6]]) {
+        let _ = groups;
+    }
+
     /// Makes everything consumed since the last call visible to the peer: publishes requests, gives receive buffers
     /// back, and notifies at most once.
     fn flush(&mut self);

@@ -93,6 +93,7 @@ impl State {
         }
         self.poll_addresses();
         if self.announce && self.status.link_up {
+            device.listen(&self.groups());
             self.send_announcements(device);
         }
         self.fire(now);

@@ -160,7 +160,11 @@ assert_layout!(ExtraInfo, 8, kind @ 0, flags @ 1, data @ 2);
 impl ExtraInfo {
     /// `XEN_NETIF_EXTRA_TYPE_GSO`: the packet is many segments in one.
     pub const TYPE_GSO: u8 = 1;
-    /// One above the highest type: multicast 2 and 3, hash 4, XDP 5.
+    /// `XEN_NETIF_EXTRA_TYPE_MCAST_ADD`: there is no packet, but a multicast group to hear from now on.
+    pub const TYPE_MULTICAST_ADD: u8 = 2;
+    /// `XEN_NETIF_EXTRA_TYPE_MCAST_DEL`: or one not to hear any more.
+    pub const TYPE_MULTICAST_DEL: u8 = 3;
+    /// One above the highest type: hash 4, XDP 5.
     pub const TYPE_MAX: u8 = 6;
     /// `XEN_NETIF_EXTRA_FLAG_MORE`: another extra follows.
     pub const MORE: u8 = 1;
@@ -174,6 +178,16 @@ impl ExtraInfo {
             flags: 0,
             // After the type a byte of padding, and features, of which there are none.
             data: [low, high, gso.kind as u8, 0, 0, 0],
+        }
+    }
+
+    /// The extra that adds or deletes a multicast group, by its Ethernet address.
+    #[must_use]
+    pub const fn multicast(kind: u8, group: [u8; 6]) -> Self {
+        Self {
+            kind,
+            flags: 0,
+            data: group,
         }
     }
 

@@ -4,14 +4,20 @@ use alloc::vec::Vec;
 
 use fata_xenstore::xenbus::{Frontend, State};
 
-use crate::{Error, Identity, features};
+use crate::features::{self, Agreement};
+use crate::{Error, Identity, Options};
 
 /// Reads what the toolstack and the backend say about the interface. The backend has said all when it is InitWait.
-pub(crate) async fn identify(frontend: &Frontend, longest: u16) -> Result<Identity, Error> {
+pub(crate) async fn negotiate(frontend: &Frontend, options: &Options) -> Result<(Identity, Agreement), Error> {
     let mut paths = Vec::new();
     paths.extend(features::OURS.map(|key| frontend.key(key)));
     paths.extend(features::THEIRS.map(|key| frontend.backend_key(key)));
-    features::identity(&frontend.read_all(&paths).await?, longest)
+    paths.extend(features::OFFERS.map(|key| frontend.backend_key(key)));
+    let values = frontend.read_all(&paths).await?;
+    // There are as many values as paths.
+    let (identity, offers) = values.split_last_chunk().ok_or(Error::BadKey("mac"))?;
+    let identity = features::identity(identity, options.longest())?;
+    Ok((identity, features::agreement(offers, options)?))
 }
 
 /// Why a backend that was waited for has not come.

@@ -7,8 +7,8 @@ use core::fmt::Write as _;
 use fata_hypercall::{GrantRef, Port};
 use fata_xenstore::decimal;
 
-use crate::Error;
 use crate::abi::{ETHERNET_HEADER, MAX_PACKET};
+use crate::{Error, Options};
 
 /// The longest IP packet where nobody says otherwise.
 pub const DEFAULT_MTU: u16 = 1500;
@@ -64,6 +64,52 @@ pub const THEIRS: [&str; 5] = [
     "feature-gso-tcpv6",
 ];
 
+/// What both ends do, beside what the interface is: settled with each connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// The rings have an event channel each (`feature-split-event-channels`).
+    pub split_channels: bool,
+    /// The backend keeps back what is for groups that it was not told of (`feature-multicast-control`).
+    pub filters_multicast: bool,
+    /// How many queues there are, if the backend knows that there may be several (`multi-queue-max-queues`).
+    pub queues: Option<u32>,
+}
+
+/// What [`agreement`] reads in the backend's directory.
+pub const OFFERS: [&str; 3] = [
+    "feature-split-event-channels",
+    "feature-multicast-control",
+    "multi-queue-max-queues",
+];
+
+/// Queues that this driver serves.
+const QUEUES: u32 = 1;
+
+/// What is done of that which the backend [offers](OFFERS).
+///
+/// # Errors
+/// [`Error::BadKey`].
+pub fn agreement(values: &[Option<Vec<u8>>; OFFERS.len()], options: &Options) -> Result<Agreement, Error> {
+    let ([split, multicast, queues], [split_key, multicast_key, queues_key]) = (values, OFFERS);
+    let most = |text: &Vec<u8>| decimal::parse(text, 1..=u32::MAX.into()).ok_or(Error::BadKey(queues_key));
+    Ok(Agreement {
+        split_channels: flag(split_key, split)? && options.split_channels,
+        filters_multicast: flag(multicast_key, multicast)? && options.filter_multicast,
+        queues: queues
+            .as_ref()
+            .map(most)
+            .transpose()?
+            .map(|most| QUEUES.min(most as u32)),
+    })
+}
+
+fn flag(key: &'static str, value: &Option<Vec<u8>>) -> Result<bool, Error> {
+    match value {
+        None => Ok(false),
+        Some(text) => Ok(decimal::parse(text, 0..=u64::MAX).ok_or(Error::BadKey(key))? != 0),
+    }
+}
+
 /// What an interface is, from the values of the keys [`OURS`] and [`THEIRS`], for somebody who can send frames of many
 /// segments of up to `longest` bytes.
 ///
@@ -80,9 +126,7 @@ pub fn identity(values: &[Option<Vec<u8>>], longest: u16) -> Result<Identity, Er
     };
     let mut set = [false; THEIRS.len()];
     for ((set, key), value) in set.iter_mut().zip(THEIRS).zip(flags) {
-        if let Some(value) = value {
-            *set = decimal::parse(value, 0..=u64::MAX).ok_or(Error::BadKey(key))? != 0;
-        }
+        *set = flag(key, value)?;
     }
     let [sg, no_ipv4, ipv6, gso_ipv4, gso_ipv6] = set;
     let offload = Offload { ipv4: !no_ipv4, ipv6 };
@@ -148,27 +192,76 @@ pub fn mac_name(mac: [u8; 6]) -> String {
     name
 }
 
-/// How many [`keys`] there are.
-pub const KEYS: usize = 9;
+/// Where a queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The transmit ring.
+    pub tx_ring: GrantRef,
+    /// The receive ring.
+    pub rx_ring: GrantRef,
+    /// The transmit ring's event channel.
+    pub tx_port: Port,
+    /// The receive ring's, which may be the same.
+    pub rx_port: Port,
+}
 
-/// The keys that tell the backend where the rings are and what we understand.
+/// A key and its value; `None` if the key must not be there.
+pub type Key = (String, Option<String>);
+
+/// The keys that tell the backend where the queues are and what we understand.
 ///
 /// * `request-rx-copy`: the backend copies into our pages; it refuses to connect without.
 /// * `feature-rx-notify`: we notify when we post receive buffers, so the backend can tell that we have stalled.
 /// * `feature-sg`: we take packets of several slots.
 /// * `feature-ipv6-csum-offload`: we take blank checksums over IPv6 too; over IPv4 that is understood.
 /// * `feature-gso-tcpv4`, `feature-gso-tcpv6`: we take packets of many segments.
+///
+/// The keys of several queues are in directories `queue-0` and so on, those of a single one beside the others. A backend
+/// would take the event channels of a former life that had others for ours: what is not used must not be there.
 #[must_use]
-pub const fn keys(tx_ring: GrantRef, rx_ring: GrantRef, port: Port) -> [(&'static str, u32); KEYS] {
-    [
-        ("tx-ring-ref", tx_ring.0),
-        ("rx-ring-ref", rx_ring.0),
-        ("event-channel", port.0),
-        ("request-rx-copy", 1),
-        ("feature-rx-notify", 1),
-        ("feature-sg", 1),
-        ("feature-ipv6-csum-offload", 1),
-        ("feature-gso-tcpv4", 1),
-        ("feature-gso-tcpv6", 1),
-    ]
+pub fn keys(agreement: &Agreement, queues: &[Queue]) -> Vec<Key> {
+    let mut keys = Keys::default();
+    keys.add(
+        "",
+        &[
+            ("multi-queue-num-queues", agreement.queues),
+            ("request-multicast-control", Some(agreement.filters_multicast.into())),
+            ("request-rx-copy", Some(1)),
+            ("feature-rx-notify", Some(1)),
+            ("feature-sg", Some(1)),
+            ("feature-ipv6-csum-offload", Some(1)),
+            ("feature-gso-tcpv4", Some(1)),
+            ("feature-gso-tcpv6", Some(1)),
+        ],
+    );
+    for (number, queue) in queues.iter().enumerate() {
+        let directory = match queues {
+            [_] => String::new(),
+            _ => ["queue-", &decimal::string(number as u64), "/"].concat(),
+        };
+        let split = queue.tx_port != queue.rx_port;
+        keys.add(
+            &directory,
+            &[
+                ("tx-ring-ref", Some(queue.tx_ring.0)),
+                ("rx-ring-ref", Some(queue.rx_ring.0)),
+                ("event-channel", (!split).then_some(queue.rx_port.0)),
+                ("event-channel-tx", split.then_some(queue.tx_port.0)),
+                ("event-channel-rx", split.then_some(queue.rx_port.0)),
+            ],
+        );
+    }
+    keys.0
+}
+
+#[derive(Default)]
+struct Keys(Vec<Key>);
+
+impl Keys {
+    fn add(&mut self, directory: &str, keys: &[(&str, Option<u32>)]) {
+        for (key, value) in keys {
+            let value = value.map(|number| decimal::string(number.into()));
+            self.0.push(([directory, key].concat(), value));
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! | [`split`](mod@split) | a packet becomes slots of the transmit ring: a pure function |
 //! | [`features`] | the keys in xenstore, read and written |
 //! | `connect` | what the store says about an interface |
+//! | `channels` | the event channels, one or two |
 //! | `life` | the handshake, again and again |
 //! | `retry` | how long to wait after something went wrong |
 //! | `rx`, `tx`, `pool` | the two rings, and their buffers |
@@ -18,8 +19,8 @@
 //! # What it offers and what not
 //!
 //! Packets of several slots both ways, checksums left blank both ways, many TCP segments in one packet both ways (GSO),
-//! any MTU. Not yet: several queues, separate event channels for the two rings, the control ring, multicast filters,
-//! XDP.
+//! any MTU, multicast filters, one event channel or one for each ring. One queue, also of a backend that offers several.
+//! Not yet: several queues, the control ring, XDP.
 //!
 //! # What a packet costs
 //!
@@ -42,6 +43,7 @@ extern crate alloc;
 
 pub mod abi;
 pub mod assemble;
+mod channels;
 mod connect;
 mod error;
 pub mod features;
@@ -57,7 +59,7 @@ mod tx;
 mod vif;
 
 pub use error::{Error, Fault};
-pub use features::{Identity, Offload, Segmentation, mac_name};
+pub use features::{Agreement, Identity, Offload, Segmentation, mac_name};
 pub use frame::{RxFrame, TxFrame};
 pub use options::Options;
 pub use rx::{RxChecksum, RxMeta};

@@ -1,21 +1,23 @@
 //! An interface's life: the driver's part of the handshake (the diagrams in xen/include/public/io/netif.h and xenbus.h).
 
 use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::time::Duration;
 
 use fata_events::any;
 use fata_events::select::{Either, select};
-use fata_events::xen::Channel;
 use fata_hypercall::Hypervisor;
+use fata_xenstore::Error as StoreError;
 use fata_xenstore::xenbus::{Frontend, State, Step};
-use fata_xenstore::{Error as StoreError, decimal};
 
-use crate::connect::{diagnose, identify};
+use crate::channels::Channels;
+use crate::connect::{diagnose, negotiate};
+use crate::features::{self, Agreement, Key, Queue};
 use crate::retry::Retry;
 use crate::rx::Rx;
 use crate::tx::Tx;
-use crate::{Error, Identity, Vif, features};
+use crate::{Error, Identity, Vif};
 
 impl<H: Hypervisor> Vif<H> {
     /// The interface's life: connects, and connects again whenever the backend comes back.
@@ -154,14 +156,13 @@ impl<H: Hypervisor> Vif<H> {
             return Ok(());
         }
         drop(old);
-        let identity = identify(frontend, self.0.options.longest()).await?;
-        let keys = self.share(frontend, identity)?;
-        let keys = keys.map(|(key, value)| (key, decimal::string(value.into())));
+        let (identity, agreement) = negotiate(frontend, &self.0.options).await?;
+        let keys = self.share(frontend, identity, agreement)?;
         Ok(frontend.switch(State::Connected, &keys).await?)
     }
 
     /// Shares rings, buffers and a port with the backend. Gives the keys that tell it where they are.
-    fn share(&self, frontend: &Frontend, identity: Identity) -> Result<[(&'static str, u32); features::KEYS], Error> {
+    fn share(&self, frontend: &Frontend, identity: Identity, agreement: Agreement) -> Result<Vec<Key>, Error> {
         let inner = &*self.0;
         let held = inner.table.stats().quarantined_pages;
         if held > QUARANTINE_LIMIT {
@@ -170,15 +171,20 @@ impl<H: Hypervisor> Vif<H> {
         }
         let (backend, options) = (frontend.backend_id(), inner.options);
         let mut rx = Rx::new(&inner.table, backend, options.rx_buffers)?;
-        let tx = Tx::new(&inner.table, backend, &options, &identity)?;
-        let channel = inner.ports.alloc(backend)?;
+        let tx = Tx::new(&inner.table, backend, &options, &identity, agreement.filters_multicast)?;
+        let channels = Channels::alloc(&inner.ports, backend, agreement.split_channels)?;
         // The backend finds the receive buffers when it attaches; nobody is there yet to be notified.
         let _ = rx.publish();
-        let keys = features::keys(tx.ring_reference(), rx.ring_reference(), channel.port());
+        let queue = Queue {
+            tx_ring: tx.ring_reference(),
+            rx_ring: rx.ring_reference(),
+            tx_port: channels.for_tx().port(),
+            rx_port: channels.rx.port(),
+        };
+        let keys = features::keys(&agreement, &[queue]);
         inner.identity.set(Some(identity));
-        inner.seen.set(channel.count());
         inner.starved.set(false);
-        inner.channel.replace(Some(channel));
+        inner.channels.replace(Some(channels));
         inner.tx.replace(Some(tx));
         inner.rx.replace(Some(rx));
         Ok(keys)
@@ -193,13 +199,13 @@ impl<H: Hypervisor> Vif<H> {
             inner.changes.raise();
             return;
         }
-        if inner.fault.get().is_some() || inner.channel.borrow().is_none() {
+        if inner.fault.get().is_some() || inner.channels.borrow().is_none() {
             return;
         }
         inner.counters.count(|stats| stats.connections += 1);
         self.set_state(true, None);
         // A backend that has looked at the receive ring before it listened does so again.
-        self.notify();
+        self.notify(true, true);
     }
 
     /// Sees to it that pages which a backend had not let go come back when it has: a backend may unmap a little after
@@ -242,8 +248,8 @@ impl<H: Hypervisor> Vif<H> {
         let inner = &*self.0;
         let mut rx = inner.rx.try_borrow_mut().ok()?;
         let mut tx = inner.tx.try_borrow_mut().ok()?;
-        let mut channel = inner.channel.try_borrow_mut().ok()?;
-        Some((channel.take(), tx.take(), rx.take()))
+        let mut channels = inner.channels.try_borrow_mut().ok()?;
+        Some((channels.take(), tx.take(), rx.take()))
     }
 }
 
@@ -261,8 +267,8 @@ const QUARANTINE_PAUSE: Duration = Duration::from_secs(1);
 /// The most pages that may be in quarantine when an interface connects.
 const QUARANTINE_LIMIT: usize = 256;
 
-/// A connection, or nothing. Dropped from the left: the port is closed before the rings go.
-type Remains<H> = (Option<Channel<H>>, Option<Tx<H>>, Option<Rx<H>>);
+/// A connection, or nothing. Dropped from the left: the ports are closed before the rings go.
+type Remains<H> = (Option<Channels<H>>, Option<Tx<H>>, Option<Rx<H>>);
 
 /// Ends the connection when [`Vif::run`] ends, in whatever way.
 struct DisconnectOnDrop<'a, H: Hypervisor>(&'a Vif<H>);

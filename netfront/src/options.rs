@@ -15,6 +15,12 @@ pub struct Options {
     pub segment_buffers: u16,
     /// The longest of these frames in bytes, at most 65,535. Each has so much memory, in whole pages.
     pub segment_buffer: u16,
+    /// An event channel for each of the two rings, where the backend offers that. One serves both as well, and costs less:
+    /// nobody asks for events of the transmit ring while it has room, and one notification tells of both rings.
+    pub split_channels: bool,
+    /// Has the backend keep back frames for multicast groups, except those that were [asked for](crate::Vif::listen), where
+    /// it offers that.
+    pub filter_multicast: bool,
     /// How long the backend may be silent.
     pub limits: Limits,
 }
@@ -73,13 +79,15 @@ impl Options {
 }
 
 impl Default for Options {
-    /// 64 buffers each way, and 4 of 16 KiB for many segments: 448 KiB.
+    /// 64 buffers each way, and 4 of 16 KiB for many segments: 448 KiB. One event channel, all groups.
     fn default() -> Self {
         Self {
             rx_buffers: 64,
             tx_buffers: 64,
             segment_buffers: 4,
             segment_buffer: 16 << 10,
+            split_channels: false,
+            filter_multicast: false,
             limits: Limits::default(),
         }
     }

@@ -48,11 +48,6 @@ impl<H: Hypervisor> Pool<H> {
         (self.layout.count * self.layout.slots) as u16
     }
 
-    /// How many buffers there are.
-    pub(crate) fn count(&self) -> usize {
-        self.layout.count
-    }
-
     /// Whether one of them is free.
     pub(crate) fn has_room(&self) -> bool {
         !self.free.is_empty()

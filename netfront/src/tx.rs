@@ -1,12 +1,14 @@
 //! The transmit ring.
 
+use alloc::vec::Vec;
+
 use fata_grant::{FrontRing, ReadWrite, Shared, Table};
 use fata_hypercall::{DomId, GrantRef, Hypervisor};
 
 use crate::abi::{
     ETHERNET_HEADER, ExtraInfo, Gso, RING_SLOTS, RSP_NULL, RSP_OKAY, TxFlags, TxRequest, TxResponse, TxSlot,
 };
-use crate::pool::Pool;
+use crate::pool::{Pool, Slot};
 use crate::split::Layout;
 use crate::stats::Counters;
 use crate::{Error, Fault, Identity, Options};
@@ -47,19 +49,32 @@ pub(crate) struct Tx<H: Hypervisor> {
     segments: Option<Pool<H>>,
     /// Slots in flight that hold an extra. Their responses say no more than that.
     extras: u16,
+    /// The most of them.
+    most_extras: u16,
+    /// The multicast groups that the backend lets pass, or will when it has got that far; `None` if it lets pass all.
+    groups: Option<Vec<[u8; 6]>>,
 }
 
 impl<H: Hypervisor> Tx<H> {
     /// A ring and its buffers. There are slots for all of them.
-    pub(crate) fn new(table: &Table<H>, backend: DomId, options: &Options, identity: &Identity) -> Result<Self, Error> {
+    pub(crate) fn new(
+        table: &Table<H>,
+        backend: DomId,
+        options: &Options,
+        identity: &Identity,
+        filters_multicast: bool,
+    ) -> Result<Self, Error> {
         let ring = FrontRing::new(table.share_zeroed(1, backend, ReadWrite)?);
-        let mut slots = RING_SLOTS;
+        // Groups are told of one at a time.
+        let mut most_extras = usize::from(filters_multicast);
+        let mut slots = RING_SLOTS - most_extras;
         let mut segments = None;
         if identity.segmentation.longest > 0 {
             let count = usize::from(options.segment_buffers);
             let layout = Layout::new(identity.segmentation.longest.into(), count, slots);
             // Each frame has an extra.
             slots -= layout.count * (layout.slots + 1);
+            most_extras += layout.count;
             segments = Some(Pool::new(table, backend, layout)?);
         }
         let longest = ETHERNET_HEADER + usize::from(identity.mtu);
@@ -69,6 +84,8 @@ impl<H: Hypervisor> Tx<H> {
             frames: Pool::new(table, backend, layout)?,
             segments,
             extras: 0,
+            most_extras: most_extras as u16,
+            groups: filters_multicast.then(Vec::new),
         })
     }
 
@@ -87,9 +104,12 @@ impl<H: Hypervisor> Tx<H> {
     /// Whether there is room for a frame, as far as responses have been taken.
     pub(crate) fn has_room(&self) -> bool {
         let segments = self.segments.as_ref();
-        // A backend that answers to everything but extras would have the ring full of them.
-        let extras = |pool: &Pool<H>| usize::from(self.extras) < pool.count();
-        self.frames.has_room() && segments.is_none_or(|pool| pool.has_room() && extras(pool))
+        self.frames.has_room() && segments.is_none_or(|pool| pool.has_room() && self.has_extra())
+    }
+
+    /// Whether there is room for an extra. A backend that answers to everything but extras would have the ring full of them.
+    fn has_extra(&self) -> bool {
+        self.extras < self.most_extras
     }
 
     /// Has `f` write a frame of `len` bytes, and queues it. There must be [`room`](Self::room).
@@ -140,6 +160,40 @@ impl<H: Hypervisor> Tx<H> {
             stats.tx_bytes += len as u64;
         });
         result
+    }
+
+    /// Has the backend let pass what is for these multicast groups and no others, as far as there is room to tell it.
+    /// `false`: there was not.
+    pub(crate) fn tell_groups(&mut self, wanted: &[[u8; 6]]) -> bool {
+        loop {
+            let has_room = self.frames.has_room() && self.has_extra();
+            let Some(told) = &mut self.groups else { return true };
+            let new = wanted.iter().find(|group| !told.contains(group));
+            let old = told.iter().position(|group| !wanted.contains(group));
+            let extra = match (new, old) {
+                (None, None) => return true,
+                _ if !has_room => return false,
+                (Some(&group), _) => {
+                    told.push(group);
+                    ExtraInfo::multicast(ExtraInfo::TYPE_MULTICAST_ADD, group)
+                }
+                (None, Some(old)) => ExtraInfo::multicast(ExtraInfo::TYPE_MULTICAST_DEL, told.swap_remove(old)),
+            };
+            // A request for nothing, only for its extra.
+            let (buffer, _) = self.frames.take();
+            for Slot { gref, id, piece } in self.frames.send(buffer, 1) {
+                let request = TxRequest {
+                    gref: gref.0,
+                    offset: piece.offset,
+                    flags: TxFlags::EXTRA_INFO,
+                    id,
+                    size: 0,
+                };
+                let _ = self.ring.push(&request.into());
+            }
+            let _ = self.ring.push(&extra.into());
+            self.extras += 1;
+        }
     }
 
     /// Takes the responses that are there.

@@ -1,16 +1,18 @@
 //! A network interface that lives as long as the domain.
 
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell, RefMut};
 use core::fmt;
 use core::task::{Context, Poll};
 
-use fata_events::xen::{Channel, Ports};
+use fata_events::xen::Ports;
 use fata_events::{Handle, Signal};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 use fata_xenstore::Client;
 
+use crate::channels::Channels;
 use crate::frame::{RxFrame, TxFrame};
 use crate::rx::{Rx, RxMeta};
 use crate::stats::{Counters, Stats};
@@ -61,12 +63,14 @@ pub(crate) struct Inner<H: Hypervisor> {
     // What is shared with the backend, in three cells: a frame is received while another is sent.
     pub(crate) rx: RefCell<Option<Rx<H>>>,
     pub(crate) tx: RefCell<Option<Tx<H>>>,
-    pub(crate) channel: RefCell<Option<Channel<H>>>,
+    pub(crate) channels: RefCell<Option<Channels<H>>>,
     pub(crate) identity: Cell<Option<Identity>>,
     /// The backend is connected, and has not broken the protocol.
     pub(crate) up: Cell<bool>,
     /// There was no room when somebody asked.
     pub(crate) starved: Cell<bool>,
+    /// There was no room to tell the backend of all groups.
+    pub(crate) untold: Cell<bool>,
     pub(crate) problem: Cell<Option<Error>>,
     pub(crate) fault: Cell<Option<Fault>>,
     pub(crate) stopping: Cell<bool>,
@@ -76,13 +80,10 @@ pub(crate) struct Inner<H: Hypervisor> {
     pub(crate) resumes: Signal,
     /// Raised for everybody: the link, or the problem, is another one.
     pub(crate) changes: Signal,
-    /// How much of `changes` and of the channel's events `poll_ready` has told of.
+    /// How much of `changes` `poll_ready` has told of.
     pub(crate) told: Cell<u64>,
-    pub(crate) seen: Cell<u64>,
-    /// The channel's last event was told of, and what came of it is not known yet; and how many slots had been taken
-    /// when that was asked last.
-    pub(crate) woken: Cell<bool>,
-    pub(crate) consumed: Cell<u32>,
+    /// The multicast groups to listen to.
+    pub(crate) groups: RefCell<Vec<[u8; 6]>>,
     pub(crate) counters: Counters,
 }
 
@@ -98,10 +99,11 @@ impl<H: Hypervisor> Vif<H> {
             options: options.clamped(),
             rx: RefCell::default(),
             tx: RefCell::default(),
-            channel: RefCell::default(),
+            channels: RefCell::default(),
             identity: Cell::new(None),
             up: Cell::new(false),
             starved: Cell::new(false),
+            untold: Cell::new(false),
             problem: Cell::new(None),
             fault: Cell::new(None),
             stopping: Cell::new(false),
@@ -109,9 +111,7 @@ impl<H: Hypervisor> Vif<H> {
             resumes: Signal::new(),
             changes: Signal::new(),
             told: Cell::new(0),
-            seen: Cell::new(0),
-            woken: Cell::new(false),
-            consumed: Cell::new(0),
+            groups: RefCell::default(),
             counters: Counters::default(),
         }))
     }
@@ -226,22 +226,30 @@ impl<H: Hypervisor> Vif<H> {
         }
     }
 
+    /// The multicast groups to listen to, as Ethernet addresses, instead of those before. Frames for others need not come any
+    /// more, if [that is wanted](Options::filter_multicast) and the backend can do it; it is told with the next
+    /// [`flush`](Self::flush), and by each connection anew.
+    pub fn listen(&self, groups: &[[u8; 6]]) {
+        let mut listening = self.0.groups.borrow_mut();
+        listening.clear();
+        listening.extend_from_slice(groups);
+    }
+
     /// Shows the backend all frames and buffers since the last call, with one notification at most; and takes back
     /// what it has sent.
     pub fn flush(&self) {
-        let mut notify = false;
+        let (mut notify_rx, mut notify_tx) = (false, false);
         if let Some(mut rx) = self.half(&self.0.rx) {
-            notify |= rx.publish();
+            notify_rx = rx.publish();
         }
         if let Some(mut tx) = self.half(&self.0.tx) {
-            notify |= tx.publish();
             let reaped = tx.reap(&self.0.counters);
+            self.0.untold.set(!tx.tell_groups(&self.0.groups.borrow()));
+            notify_tx = tx.publish();
             drop(tx);
             self.checked(reaped);
         }
-        if notify {
-            self.notify();
-        }
+        self.notify(notify_rx, notify_tx);
     }
 
     /// Ready when there may be new frames, new room after there was none, or a change of the link. It flushes first.
@@ -255,42 +263,46 @@ impl<H: Hypervisor> Vif<H> {
             inner.told.set(count);
             return Poll::Ready(());
         }
-        let channel = inner.channel.borrow();
-        let Some(channel) = channel.as_ref().filter(|_| self.link_up()) else {
+        let channels = inner.channels.borrow();
+        let Some(Channels {
+            rx: rx_line,
+            tx: tx_line,
+        }) = channels.as_ref().filter(|_| self.link_up())
+        else {
             return Poll::Pending;
         };
-        if inner.woken.take() {
-            let consumed = self.consumed();
-            channel.served(consumed != inner.consumed.replace(consumed));
+        let rx_consumed = || self.half(&inner.rx).map_or(0, |rx| rx.consumed());
+        let tx_consumed = || self.half(&inner.tx).map_or(0, |tx| tx.consumed());
+        // Slots of both rings, if the channel is for both: modulo 2^32.
+        let consumed = || rx_consumed().wrapping_add(if tx_line.is_none() { tx_consumed() } else { 0 });
+        let (starved, untold) = (inner.starved.get(), inner.untold.get());
+        let mut ready = rx_line.poll_event(consumed, cx).is_ready();
+        if (starved || untold)
+            && let Some(line) = tx_line
+        {
+            ready |= line.poll_event(tx_consumed, cx).is_ready();
         }
-        if let Poll::Ready(count) = channel.poll_after(inner.seen.get(), cx) {
-            inner.seen.set(count);
-            inner.woken.set(true);
+        if ready {
             inner.counters.count(|stats| stats.events += 1);
             return Poll::Ready(());
         }
         // From here on an event wakes us. Ask for one, and look once more for what came before anybody asked.
-        let starved = inner.starved.get();
-        let mut ready = false;
         if let Some(mut rx) = self.half(&inner.rx) {
             let frames = rx.enable_events(starved);
             drop(rx);
             ready |= self.checked(frames).unwrap_or(true);
         }
-        if let Some(mut tx) = self.half(&inner.tx).filter(|_| starved) {
+        if let Some(mut tx) = self.half(&inner.tx).filter(|_| starved || untold) {
             // Room may have come since somebody asked for it: `flush` takes responses too, and no event follows those.
-            let sent = if tx.has_room() { Ok(true) } else { tx.enable_events() };
+            let sent = if starved && tx.has_room() {
+                Ok(true)
+            } else {
+                tx.enable_events()
+            };
             drop(tx);
             ready |= self.checked(sent).unwrap_or(true);
         }
         if ready { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// Slots taken from both rings, modulo 2^32.
-    fn consumed(&self) -> u32 {
-        let rx = self.half(&self.0.rx).map_or(0, |rx| rx.consumed());
-        let tx = self.half(&self.0.tx).map_or(0, |tx| tx.consumed());
-        rx.wrapping_add(tx)
     }
 
     /// One half of the connection, while the link is up.
@@ -301,9 +313,22 @@ impl<H: Hypervisor> Vif<H> {
         RefMut::filter_map(cell.try_borrow_mut().ok()?, Option::as_mut).ok()
     }
 
-    pub(crate) fn notify(&self) {
-        if let Some(channel) = &*self.0.channel.borrow() {
-            channel.notify();
+    /// Tells the backend of one ring or of both; of both at once if they have the same event channel.
+    pub(crate) fn notify(&self, rx: bool, tx: bool) {
+        let channels = self.0.channels.borrow();
+        let Some(Channels {
+            rx: rx_line,
+            tx: tx_line,
+        }) = &*channels
+        else {
+            return;
+        };
+        let rx = rx || (tx && tx_line.is_none());
+        for line in [Some(rx_line).filter(|_| rx), tx_line.as_ref().filter(|_| tx)]
+            .into_iter()
+            .flatten()
+        {
+            line.notify();
             self.0.counters.count(|stats| stats.notifications += 1);
         }
     }

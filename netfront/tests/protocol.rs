@@ -7,9 +7,9 @@ use fata_grant::RingError;
 use fata_hypercall::{GrantRef, Port};
 use fata_netfront::abi::{ExtraInfo, Gso, GsoType, RxFlags, RxResponse, RxSlot, TxFlags, TxRequest, TxSlot};
 use fata_netfront::assemble::{Assembled, Buffer, Dropped, MAX_FRAGMENTS, Packet, assemble};
-use fata_netfront::features::{identity, keys, parse_mac, parse_mtu};
+use fata_netfront::features::{Key, Queue, agreement, identity, keys, parse_mac, parse_mtu};
 use fata_netfront::split::{Layout, MAX_SLOTS, split};
-use fata_netfront::{Error, Fault, Identity, Offload, RxChecksum, Segmentation};
+use fata_netfront::{Agreement, Error, Fault, Identity, Offload, Options, RxChecksum, Segmentation};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
@@ -329,22 +329,156 @@ fn half_a_page_is_enough_for_what_fits_it() {
     }
 }
 
+/// The keys with values, and those that must not be there.
+fn written(agreement: Agreement, queues: &[Queue]) -> (Vec<String>, Vec<String>) {
+    let (there, gone): (Vec<Key>, Vec<Key>) = keys(&agreement, queues)
+        .into_iter()
+        .partition(|(_, value)| value.is_some());
+    let text = |(key, value): Key| format!("{key} = {}", value.unwrap());
+    (
+        there.into_iter().map(text).collect(),
+        gone.into_iter().map(|(key, _)| key).collect(),
+    )
+}
+
+const QUEUE: Queue = Queue {
+    tx_ring: GrantRef(8),
+    rx_ring: GrantRef(9),
+    tx_port: Port(7),
+    rx_port: Port(7),
+};
+
 #[test]
 fn keys_are_those_of_netif_h() {
+    let (there, gone) = written(Agreement::default(), &[QUEUE]);
     assert_eq!(
-        keys(GrantRef(8), GrantRef(9), Port(7)),
+        there,
         [
-            ("tx-ring-ref", 8),
-            ("rx-ring-ref", 9),
-            ("event-channel", 7),
-            ("request-rx-copy", 1),
-            ("feature-rx-notify", 1),
-            ("feature-sg", 1),
-            ("feature-ipv6-csum-offload", 1),
-            ("feature-gso-tcpv4", 1),
-            ("feature-gso-tcpv6", 1),
+            "request-multicast-control = 0",
+            "request-rx-copy = 1",
+            "feature-rx-notify = 1",
+            "feature-sg = 1",
+            "feature-ipv6-csum-offload = 1",
+            "feature-gso-tcpv4 = 1",
+            "feature-gso-tcpv6 = 1",
+            "tx-ring-ref = 8",
+            "rx-ring-ref = 9",
+            "event-channel = 7",
         ]
     );
+    assert_eq!(gone, ["multi-queue-num-queues", "event-channel-tx", "event-channel-rx"]);
+
+    let split = Queue {
+        rx_port: Port(6),
+        ..QUEUE
+    };
+    let all = Agreement {
+        split_channels: true,
+        filters_multicast: true,
+        queues: Some(1),
+    };
+    let (there, gone) = written(all, &[split]);
+    assert_eq!(
+        there[..2],
+        ["multi-queue-num-queues = 1", "request-multicast-control = 1"]
+    );
+    assert_eq!(
+        there[8..],
+        [
+            "tx-ring-ref = 8",
+            "rx-ring-ref = 9",
+            "event-channel-tx = 7",
+            "event-channel-rx = 6"
+        ]
+    );
+    assert_eq!(gone, ["event-channel"]);
+}
+
+/// The example in netif.h, and single channels.
+#[test]
+fn several_queues_have_a_directory_each() {
+    let two = Agreement {
+        queues: Some(2),
+        ..Agreement::default()
+    };
+    let split = Queue {
+        rx_port: Port(6),
+        ..QUEUE
+    };
+    let (there, gone) = written(two, &[split, QUEUE]);
+    assert_eq!(there[0], "multi-queue-num-queues = 2");
+    assert_eq!(
+        there[8..],
+        [
+            "queue-0/tx-ring-ref = 8",
+            "queue-0/rx-ring-ref = 9",
+            "queue-0/event-channel-tx = 7",
+            "queue-0/event-channel-rx = 6",
+            "queue-1/tx-ring-ref = 8",
+            "queue-1/rx-ring-ref = 9",
+            "queue-1/event-channel = 7",
+        ]
+    );
+    assert_eq!(
+        gone,
+        [
+            "queue-0/event-channel",
+            "queue-1/event-channel-tx",
+            "queue-1/event-channel-rx"
+        ]
+    );
+}
+
+#[test]
+fn rule_69_what_is_done_is_what_is_offered_and_wanted() {
+    let agree = |values: [&str; 3], wanted: bool| {
+        let values = values.map(|value| (value != "-").then(|| value.as_bytes().to_vec()));
+        let options = Options {
+            split_channels: wanted,
+            filter_multicast: wanted,
+            ..Options::default()
+        };
+        agreement(&values, &options)
+    };
+    let all = Agreement {
+        split_channels: true,
+        filters_multicast: true,
+        queues: Some(1),
+    };
+    assert_eq!(agree(["1", "1", "2"], true), Ok(all));
+    assert_eq!(agree(["1", "1", "4294967295"], true), Ok(all));
+    assert_eq!(agree(["0", "0", "-"], true), Ok(Agreement::default()));
+    assert_eq!(agree(["1", "1", "-"], false), Ok(Agreement::default()));
+    let one = |split_channels| Agreement {
+        split_channels,
+        filters_multicast: !split_channels,
+        queues: None,
+    };
+    assert_eq!(agree(["1", "0", "-"], true), Ok(one(true)));
+    assert_eq!(agree(["0", "1", "-"], true), Ok(one(false)));
+    for queues in ["0", "4294967296", "-1", "1 ", "two", ""] {
+        assert_eq!(
+            agree(["1", "1", queues], true),
+            Err(Error::BadKey("multi-queue-max-queues")),
+            "{queues:?}"
+        );
+    }
+    assert_eq!(
+        agree(["x", "1", "1"], false),
+        Err(Error::BadKey("feature-split-event-channels"))
+    );
+    assert_eq!(
+        agree(["1", "x", "1"], false),
+        Err(Error::BadKey("feature-multicast-control"))
+    );
+}
+
+#[test]
+fn an_extra_about_a_group_is_that_of_netif_h() {
+    let slot: TxSlot = ExtraInfo::multicast(ExtraInfo::TYPE_MULTICAST_ADD, [1, 0, 0x5e, 0, 0, 251]).into();
+    assert_eq!(slot.as_bytes(), [2, 0, 1, 0, 0x5e, 0, 0, 251, 0, 0, 0, 0]);
+    let slot: TxSlot = ExtraInfo::multicast(ExtraInfo::TYPE_MULTICAST_DEL, [0x33, 0x33, 0, 0, 0, 1]).into();
+    assert_eq!(slot.as_bytes(), [3, 0, 0x33, 0x33, 0, 0, 0, 1, 0, 0, 0, 0]);
 }
 
 #[test]

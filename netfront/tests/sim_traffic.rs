@@ -2,10 +2,9 @@
 
 mod common;
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::rc::Rc;
+use std::cell::Cell;
 
+use common::host::{Host, reflected};
 use common::{Guest, Mode, SECOND, frame};
 use fata_events::xen::XenLoop;
 use fata_grant::Table;
@@ -13,61 +12,9 @@ use fata_hypercall::{Errno, PAGE_SIZE};
 use fata_netfront::{Error, Options, RxChecksum, Vif, mac_name};
 use fata_sim::netback::{Behaviour, Checksums, Fill};
 use fata_sim::wire::{Checksum, Gso, GsoKind, Packet};
-use fata_sim::{Call, Next, Sim, VifConfig};
+use fata_sim::{Call, Sim, VifConfig};
 use fata_xenstore::Store;
 use fata_xenstore::xenbus::State;
-
-/// A host on the bridge: sends what it is given, keeps what it gets.
-#[derive(Clone, Default)]
-struct Host {
-    out: Rc<RefCell<VecDeque<Packet>>>,
-    got: Rc<RefCell<Vec<Packet>>>,
-    waker: Rc<RefCell<Option<fata_sim::Waker>>>,
-}
-
-impl Host {
-    fn start(sim: &Sim) -> Self {
-        let host = Self::default();
-        let inner = host.clone();
-        let waker = sim.add_service("host", |waker| {
-            let plug = sim.bridge("xenbr0").plug(&waker);
-            move || {
-                while let Some(packet) = plug.receive() {
-                    inner.got.borrow_mut().push(packet);
-                }
-                match inner.out.borrow_mut().pop_front() {
-                    Some(packet) => plug.send(packet),
-                    None => return Next::Sleep,
-                }
-                Next::Again
-            }
-        });
-        host.waker.replace(Some(waker));
-        host
-    }
-
-    fn send(&self, bytes: Vec<u8>) {
-        self.send_packet(Packet::new(bytes));
-    }
-
-    fn send_packet(&self, packet: Packet) {
-        self.out.borrow_mut().push_back(packet);
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake();
-        }
-    }
-
-    fn received(&self) -> usize {
-        self.got.borrow().len()
-    }
-}
-
-/// The frame as it comes back.
-fn reflected(mut bytes: Vec<u8>) -> Vec<u8> {
-    let (to, from) = bytes[..12].split_at_mut(6);
-    to.swap_with_slice(from);
-    bytes
-}
 
 fn fill(chunk: usize, headroom: usize) -> VifConfig {
     let backend = Behaviour {

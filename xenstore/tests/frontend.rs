@@ -55,8 +55,9 @@ async fn serve(frontend: &mut Frontend, log: &Steps) -> Result<(), Error> {
         match step {
             Step::Connect => {
                 let keys = [
-                    ("tx-ring-ref", "8".to_string()),
-                    ("peer", frontend.backend_id().0.to_string()),
+                    ("tx-ring-ref", Some("8".to_string())),
+                    ("peer", Some(frontend.backend_id().0.to_string())),
+                    ("other-ring-ref", None),
                 ];
                 frontend.switch(State::Connected, &keys).await?;
             }
@@ -78,6 +79,7 @@ fn a_device_connects_and_ends_when_its_backend_does() {
     rig.settle();
     assert_eq!(taken(&steps), [], "there is no device yet (rule 68)");
     attach(&mut rig, BACK, "1", "1");
+    rig.server.set("device/vif/0/other-ring-ref", "9");
     rig.settle();
     assert_eq!(taken(&steps), [], "the backend is not ready (rule 40)");
     backend(&mut rig, "2");
@@ -86,6 +88,7 @@ fn a_device_connects_and_ends_when_its_backend_does() {
         (own(&rig), rig.server.get("device/vif/0/tx-ring-ref")),
         ("4", Some("8"))
     );
+    assert_eq!(rig.server.get("device/vif/0/other-ring-ref"), None, "of a former life");
     backend(&mut rig, "4");
     assert_eq!(taken(&steps), [Step::Ready]);
     backend(&mut rig, "4");
@@ -471,7 +474,7 @@ fn a_removed_device_does_not_rise_from_the_dead() {
     rig.server.remove(FRONT);
     let (state, step) = rig.run(async move {
         frontend
-            .switch(State::Connected, &[("tx-ring-ref", "8")])
+            .switch(State::Connected, &[("tx-ring-ref", Some("8"))])
             .await
             .unwrap();
         (frontend.state(), frontend.next().await)
@@ -630,7 +633,7 @@ fn a_device_with_two_steps_is_ready_once() {
             let step = frontend.next().await?;
             log.borrow_mut().push(step);
             match step {
-                Step::Connect => frontend.switch(State::Initialised, &[("ring-ref", "8")]).await?,
+                Step::Connect => frontend.switch(State::Initialised, &[("ring-ref", Some("8"))]).await?,
                 Step::Ready => frontend.switch::<&str, &str>(State::Connected, &[]).await?,
                 Step::Disconnect => frontend.set_state(State::Closed).await?,
                 Step::GiveUp | Step::Finish => return Ok::<(), Error>(()),

@@ -204,6 +204,10 @@ impl<H: Hypervisor> Interface for VifInterface<H> {
         }
     }
 
+    fn listen(&self, groups: &[[u8; 6]]) {
+        self.vif.listen(groups);
+    }
+
     fn flush(&self) {
         self.vif.flush();
     }

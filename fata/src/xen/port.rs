@@ -156,7 +156,11 @@ impl<H: Hypervisor> XenPort<H> {
         let Some(store) = self.store.get() else {
             return Vec::new();
         };
-        let options = Options::for_memory(self.ram.memory().free() / indices.len().max(1));
+        let options = Options {
+            // The network stack says to which groups it listens.
+            filter_multicast: true,
+            ..Options::for_memory(self.ram.memory().free() / indices.len().max(1))
+        };
         let vif = |&index: &u32| {
             let (table, ports) = (self.table.clone(), self.ports.clone());
             Vif::new(table, ports, store.client().clone(), index, options)

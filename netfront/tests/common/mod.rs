@@ -1,6 +1,8 @@
 //! A guest with one interface whose program sends every frame back, and a backend that the test plays by hand.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod host;
+
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -145,7 +147,7 @@ impl Guest {
     }
 
     pub fn wait_up(&self, sim: &Sim) {
-        sim.run_until(|| self.vif.link_up(), 5 * SECOND);
+        sim.run_until(|| self.vif.link_up(), 10 * SECOND);
     }
 
     #[track_caller]
@@ -300,7 +302,9 @@ impl Borrow<SharedPage> for Page {
 pub struct Backend {
     pub dom0: Domain,
     pub guest: DomId,
+    /// The receive ring's, and the other's unless there is one for each.
     pub port: Port,
+    pub tx_port: Port,
     pub rx: BackRing<Page, RxRequest, RxSlot>,
     pub tx: BackRing<Page, TxRequest, TxResponse>,
 }
@@ -364,23 +368,25 @@ impl Device {
         }
         self.set(sim, "state", "2");
         sim.run_until(|| self.front_state(sim) == "4", 5 * SECOND);
-        let number = |key: &str| -> u32 {
-            sim.store()
-                .read_text(&format!("{}/{key}", self.front))
-                .unwrap()
-                .parse()
-                .unwrap()
-        };
+        let text = |key: &str| sim.store().read_text(&format!("{}/{key}", self.front));
+        let number = |key: &str| -> u32 { text(key).unwrap().parse().unwrap() };
         let dom0 = sim.dom0().clone();
         let guest = domain.id();
         let map = |key| Page(dom0.map_grant(guest, GrantRef(number(key)), Access::Write).unwrap());
         let (rx, tx) = (map("rx-ring-ref"), map("tx-ring-ref"));
-        let port = dom0.bind_interdomain(guest, Port(number("event-channel"))).unwrap();
+        let bind = |key| dom0.bind_interdomain(guest, Port(number(key))).unwrap();
+        let (port, tx_port) = if text("event-channel").is_some() {
+            let port = bind("event-channel");
+            (port, port)
+        } else {
+            (bind("event-channel-rx"), bind("event-channel-tx"))
+        };
         let (rx, tx) = (BackRing::attach(rx).unwrap(), BackRing::attach(tx).unwrap());
         Backend {
             dom0,
             guest,
             port,
+            tx_port,
             rx,
             tx,
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use fata_hypercall::{DomId, GrantRef, Port, SystemTime};
 
 use super::ring::Ring;
-use super::tx::{self, Pending, Taken};
+use super::tx::{self, Groups, Pending, Taken};
 use super::{Behaviour, Checksums, Stats, rx};
 use crate::domain::Domain;
 use crate::grants::Mapping;
@@ -44,6 +44,9 @@ pub(super) struct Link {
     pub(super) kept: Vec<Mapping>,
     /// What the guest has sent from, as long as we kept to the rules: later, a request may be what we wrote over it.
     pub(super) tx_references: BTreeSet<GrantRef>,
+    /// Packets for multicast groups are for the guest only if it has asked for these.
+    pub(super) filters_multicast: bool,
+    groups: Groups,
     pub(super) can_gather: bool,
     pub(super) can_gso4: bool,
     pub(super) can_gso6: bool,
@@ -69,6 +72,8 @@ impl Link {
             lenient: false,
             kept: Vec::new(),
             tx_references: BTreeSet::new(),
+            filters_multicast: false,
+            groups: Groups::new(),
             can_gather: false,
             can_gso4: false,
             can_gso6: false,
@@ -142,11 +147,12 @@ impl Link {
     // From the guest
 
     /// Takes the next packet's requests.
-    fn take_one(&mut self, _: &Plug, _: &Behaviour, stats: &mut Stats) -> bool {
+    fn take_one(&mut self, _: &Plug, behaviour: &Behaviour, stats: &mut Stats) -> bool {
         if !self.tx_awake {
             return false;
         }
-        match tx::take(&mut self.tx, &self.dom0, self.guest) {
+        let groups = behaviour.multicast_control.then_some(&mut self.groups);
+        match tx::take(&mut self.tx, &self.dom0, self.guest, groups) {
             Ok(Taken::Nothing) => self.tx_awake = self.tx.final_check(),
             Ok(Taken::Answered) => self.publish_tx(stats),
             Ok(Taken::Dropped(why)) => {
@@ -209,6 +215,10 @@ impl Link {
     /// Takes a packet from the bridge.
     fn fetch_one(&mut self, plug: &Plug, behaviour: &Behaviour, stats: &mut Stats) -> bool {
         let Some(mut packet) = plug.receive() else { return false };
+        if self.filters_multicast && is_for_other_group(&packet.bytes, &self.groups) {
+            stats.rx_filtered += 1;
+            return true;
+        }
         self.dress(&mut packet, behaviour.checksums);
         if self.queue.len() >= RX_QUEUE {
             stats.rx_dropped += 1;
@@ -304,6 +314,14 @@ impl Link {
             stats.rx_dropped += 1;
         }
     }
+}
+
+/// Whether a frame is for a multicast group, and not for one of these. Broadcasts are for everybody.
+fn is_for_other_group(frame: &[u8], groups: &Groups) -> bool {
+    let Some(to) = frame.first_chunk::<6>() else {
+        return false;
+    };
+    to[0] & 1 != 0 && *to != [0xff; 6] && !groups.contains(to)
 }
 
 impl Drop for Link {

@@ -28,6 +28,9 @@ pub enum Trick {
     RxEndless,
     /// Extras of any type and content, each announcing another.
     RxExtras,
+    /// A packet of segments that is none: without data, shorter than a header or than one segment, of a type that its bytes
+    /// do not have.
+    RxGso,
     /// Any bytes over slots of a ring, again and again: what was read once is another thing when read twice.
     Scribble,
     /// A page that is received into stays mapped.
@@ -44,7 +47,7 @@ pub enum Trick {
 
 impl Trick {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::IndexJump,
         Self::EventIndex,
         Self::TxId,
@@ -53,6 +56,7 @@ impl Trick {
         Self::RxBounds,
         Self::RxEndless,
         Self::RxExtras,
+        Self::RxGso,
         Self::Scribble,
         Self::KeepMapped,
         Self::WriteReadOnly,
@@ -179,6 +183,18 @@ impl Link {
                 });
                 answer(&mut self.rx, std::iter::once(first).chain(extras));
             }
+            Trick::RxGso => {
+                let more = if below(2) == 0 { MORE_DATA } else { 0 };
+                let first = response(0, EXTRA_INFO | more, [0, 1, 13, 14, 54, 4096][below(6) as usize]);
+                let [a, b] = [0, 1, 1460, 9000, u16::MAX][below(5) as usize].to_le_bytes();
+                let extra = [GSO, 0, a, b, [0, 1, 1, 2, 2, 3][below(6) as usize], 0, 0, 0];
+                let slots = if more == 0 { 0 } else { 1 + below(20) };
+                let rest = (1..=slots).map(|slot| {
+                    let more = if slot == slots { 0 } else { MORE_DATA };
+                    response(0, more, [0, 1, 4096][below(3) as usize])
+                });
+                answer(&mut self.rx, [first, extra].into_iter().chain(rest));
+            }
             Trick::Scribble => {
                 let ring = if below(2) == 0 { &self.rx } else { &self.tx };
                 for _ in 0..1 + below(16) {
@@ -222,6 +238,7 @@ impl Link {
 
 const MORE_DATA: u16 = 4;
 const EXTRA_INFO: u16 = 8;
+const GSO: u8 = 1;
 
 fn response(offset: u16, flags: u16, status: i16) -> [u8; 8] {
     let ([a, b], [c, d], [e, f]) = (offset.to_le_bytes(), flags.to_le_bytes(), status.to_le_bytes());

@@ -89,6 +89,10 @@ pub struct Behaviour {
     pub ipv6_csum_offload: bool,
     /// `feature-split-event-channels`
     pub split_event_channels: bool,
+    /// `feature-multicast-control` and `feature-dynamic-multicast-control`
+    pub multicast_control: bool,
+    /// `multi-queue-max-queues`; `None`: it has never heard of several. It serves one.
+    pub max_queues: Option<u32>,
     /// Buffers of the guest.
     pub fill: Fill,
     /// Flags of the packets for the guest.
@@ -107,6 +111,8 @@ impl Default for Behaviour {
             gso: true,
             ipv6_csum_offload: true,
             split_event_channels: true,
+            multicast_control: true,
+            max_queues: Some(2),
             fill: Fill {
                 chunk: PAGE_SIZE,
                 headroom: 0,
@@ -133,6 +139,8 @@ pub struct Stats {
     pub rx_bytes: u64,
     /// Packets for the guest that were dropped because it had no buffers.
     pub rx_dropped: u64,
+    /// Packets that were kept back, for multicast groups that the guest does not listen to.
+    pub rx_filtered: u64,
     /// Slots used for packets to the guest.
     pub rx_slots: u64,
     /// Events sent to the guest.
@@ -201,6 +209,11 @@ impl Netback {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.backend.borrow().stats()
+    }
+
+    /// Changes what it offers, from its next [start](Self::restart) on, and all else at once.
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
+        self.backend.borrow_mut().behaviour = behaviour;
     }
 
     /// Changes how buffers are filled, from the next packet on.

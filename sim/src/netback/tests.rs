@@ -1,5 +1,7 @@
 //! The backend against a frontend of a few lines, with nothing but the numbers of netif.h and ring.h.
 
+mod offers;
+
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
@@ -631,29 +633,6 @@ fn checksums_are_dressed_as_asked() {
         front.data[0].read(40, &mut field);
         assert_eq!(field == udp.bytes[40..42], flags != 3);
     }
-}
-
-#[test]
-fn each_ring_may_have_its_own_event_channel() {
-    let sim = Sim::new(1);
-    let mut front = Front::new(&sim, Behaviour::default());
-    let rx_port = front.domain.evtchn_alloc_unbound(sim.dom0().id()).unwrap();
-    front.key("event-channel-tx", &front.port.0.to_string());
-    front.key("event-channel-rx", &rx_port.0.to_string());
-    front.connect();
-    assert!(front.vif.is_connected());
-    front.domain.take_pending(front.port);
-    front.domain.take_pending(rx_port);
-    front.wire.send(Packet::new(frame(100)));
-    sim.run_until_idle();
-    front.post([0]);
-    front.notify();
-    assert_eq!(front.received(), [], "that was the other ring's event");
-    front.domain.evtchn_send(rx_port).unwrap();
-    sim.run_until_idle();
-    assert_eq!(front.received().len(), 1);
-    assert!(front.domain.take_pending(rx_port) && !front.domain.take_pending(front.port));
-    sim.destroy(&front.domain);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! (drivers/net/xen-netback/netback.c as facts).
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
 use fata_hypercall::{DomId, GrantRef, PAGE_SIZE};
 
@@ -19,6 +20,12 @@ const SLOTS_MAX: u32 = 18;
 const SLOTS_FATAL: u32 = 20;
 /// `ETH_HLEN`
 const ETHERNET_HEADER: u16 = 14;
+
+/// `XEN_NETBK_MCAST_MAX`
+const GROUPS_MAX: usize = 64;
+
+/// Multicast groups that a guest listens to, as Ethernet addresses.
+pub(super) type Groups = BTreeSet<[u8; 6]>;
 
 const CSUM_BLANK: u16 = 1;
 const DATA_VALIDATED: u16 = 2;
@@ -101,8 +108,13 @@ pub(super) enum Taken {
     Packet(Pending),
 }
 
-/// Takes the requests of one packet out of the ring.
-pub(super) fn take(ring: &mut Ring, dom0: &Domain, guest: DomId) -> Result<Taken, Fatal> {
+/// Takes the requests of one packet out of the ring. Requests about multicast groups, if they may come, change `groups`.
+pub(super) fn take(
+    ring: &mut Ring,
+    dom0: &Domain,
+    guest: DomId,
+    mut groups: Option<&mut Groups>,
+) -> Result<Taken, Fatal> {
     let available = ring.unconsumed();
     if available > SIZE {
         return Err(Fatal(format!("Impossible number of requests: {available}")));
@@ -115,7 +127,7 @@ pub(super) fn take(ring: &mut Ring, dom0: &Domain, guest: DomId) -> Result<Taken
 
     let mut gso = None;
     let mut extras = 0;
-    let mut multicast = false;
+    let mut multicast = None;
     let mut more = first.flags & EXTRA_INFO != 0;
     while more {
         if used >= available {
@@ -126,15 +138,19 @@ pub(super) fn take(ring: &mut Ring, dom0: &Domain, guest: DomId) -> Result<Taken
         extras += 1;
         match extra[0] {
             EXTRA_GSO => gso = Some(parse_gso(extra)?),
-            EXTRA_MCAST_ADD | EXTRA_MCAST_DEL => multicast = true,
+            kind @ (EXTRA_MCAST_ADD | EXTRA_MCAST_DEL) => {
+                let groups = groups.as_deref_mut();
+                let groups = groups.ok_or_else(|| Fatal("Multicast control was not offered".to_owned()))?;
+                multicast = Some(change_group(groups, kind, extra));
+            }
             EXTRA_HASH => {}
             kind => return Err(Fatal(format!("Invalid extra type: {kind}"))),
         }
         more = extra[1] & EXTRA_MORE != 0;
     }
-    if multicast {
+    if let Some(status) = multicast {
         ring.consume(used);
-        answer(ring, &[first.id], extras, OKAY);
+        answer(ring, &[first.id], extras, status);
         return Ok(Taken::Answered);
     }
 
@@ -205,6 +221,19 @@ pub(super) fn take(ring: &mut Ring, dom0: &Domain, guest: DomId) -> Result<Taken
             Ok(Taken::Dropped(message))
         }
     }
+}
+
+/// Adds or deletes a group; gives the status of the response.
+fn change_group(groups: &mut Groups, kind: u8, extra: [u8; 12]) -> i16 {
+    let group = [extra[2], extra[3], extra[4], extra[5], extra[6], extra[7]];
+    if kind == EXTRA_MCAST_DEL {
+        groups.remove(&group);
+    } else if groups.len() < GROUPS_MAX {
+        groups.insert(group);
+    } else if !groups.contains(&group) {
+        return ERROR;
+    }
+    OKAY
 }
 
 fn parse_gso(extra: [u8; 12]) -> Result<Gso, Fatal> {

@@ -237,6 +237,8 @@ impl Backend {
             gso,
             ipv6_csum_offload,
             split_event_channels,
+            multicast_control,
+            max_queues,
             ..
         } = self.behaviour;
         for (name, value) in [
@@ -247,13 +249,16 @@ impl Backend {
             ("feature-rx-copy", "1"),
             ("feature-rx-flip", "0"),
             ("feature-xdp-headroom", "1"),
-            ("feature-multicast-control", "1"),
-            ("feature-dynamic-multicast-control", "1"),
+            ("feature-multicast-control", bit(multicast_control)),
+            ("feature-dynamic-multicast-control", bit(multicast_control)),
             ("feature-split-event-channels", bit(split_event_channels)),
-            ("multi-queue-max-queues", "2"),
             ("feature-ctrl-ring", "1"),
         ] {
             self.publish(name, value);
+        }
+        match max_queues {
+            Some(most) => self.publish("multi-queue-max-queues", &most.to_string()),
+            None => _ = self.store.remove(&format!("{}/multi-queue-max-queues", self.back)),
         }
         self.switch_to(XenbusState::InitWait);
     }
@@ -332,8 +337,15 @@ impl Backend {
             let value = self.key(name).ok_or_else(|| format!("reading {}/{name}", self.front))?;
             value.parse::<u32>().map_err(|_| format!("{name} is {value:?}"))
         };
-        if self.key("multi-queue-num-queues").is_some_and(|queues| queues != "1") {
-            return Err("more than one queue".to_owned());
+        match self.key("multi-queue-num-queues").as_deref() {
+            None => {}
+            Some("1") if self.behaviour.max_queues.is_some() => {}
+            Some("1") => return Err("a number of queues where none was asked for".to_owned()),
+            Some(_) => return Err("more than one queue".to_owned()),
+        }
+        let filters_multicast = self.flag("request-multicast-control");
+        if filters_multicast && !self.behaviour.multicast_control {
+            return Err("multicast control was not offered".to_owned());
         }
         let (tx_ref, rx_ref) = (number("tx-ring-ref")?, number("rx-ring-ref")?);
         let (tx_port, rx_port) = if self.key("event-channel-tx").is_some() {
@@ -369,6 +381,7 @@ impl Backend {
             tx_port,
             rx_port.unwrap_or(tx_port),
         );
+        link.filters_multicast = filters_multicast;
         link.can_gather = self.flag("feature-sg");
         link.can_gso4 = self.flag("feature-gso-tcpv4");
         link.can_gso6 = self.flag("feature-gso-tcpv6");

@@ -114,13 +114,18 @@ impl Client {
         }
     }
 
-    /// Sets the values of several nodes, in this order and together: it takes as long as one [`write`](Self::write).
+    /// Sets the values of several nodes, or removes those without one, in this order and together: it takes as long as one
+    /// [`write`](Self::write).
     ///
     /// # Errors
     /// See [`Client`]. The nodes before the one that failed are set, and those after it may be: where that matters,
     /// use a [transaction](Self::transaction).
-    pub fn write_all(&self, nodes: &[(String, &[u8])]) -> impl Future<Output = Result<(), Error>> + use<'_> {
-        let mut asked: Vec<_> = nodes.iter().map(|(path, value)| self.write(path, value)).collect();
+    pub fn write_all(&self, nodes: &[(String, Option<&[u8]>)]) -> impl Future<Output = Result<(), Error>> + use<'_> {
+        let set = |(path, value): &(String, Option<&[u8]>)| match value {
+            Some(value) => self.write(path, value),
+            None => self.remove(path),
+        };
+        let mut asked: Vec<_> = nodes.iter().map(set).collect();
         let mut written = 0;
         poll_fn(move |cx| {
             while let Some(next) = asked.get_mut(written) {

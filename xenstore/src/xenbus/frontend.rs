@@ -63,7 +63,7 @@ impl Default for Limits {
 /// let mut frontend = Frontend::appear(store, "vif", 0).await?;
 /// loop {
 ///     match frontend.next().await? {
-///         Step::Connect => frontend.switch(State::Connected, &[("tx-ring-ref", "8")]).await?,
+///         Step::Connect => frontend.switch(State::Connected, &[("tx-ring-ref", Some("8"))]).await?,
 ///         Step::Ready => { /* traffic may flow */ }
 ///         Step::Disconnect => frontend.set_state(State::Closed).await?,
 ///         Step::GiveUp => frontend.fatal("the backend does not answer").await?,
@@ -301,28 +301,28 @@ impl Frontend {
         self.write_state(state, Vec::new())
     }
 
-    /// Writes keys into our directory, and our state, as one change.
+    /// Writes keys into our directory, or removes those without a value, and writes our state, as one change.
     ///
     /// # Errors
     /// See [`Client::transaction`]. A removed device is none: see [`set_state`](Self::set_state).
-    pub fn switch<K, V>(&mut self, state: State, keys: &[(K, V)]) -> impl Future<Output = Result<(), Error>>
+    pub fn switch<K, V>(&mut self, state: State, keys: &[(K, Option<V>)]) -> impl Future<Output = Result<(), Error>>
     where
         K: AsRef<str>,
         V: AsRef<[u8]>,
     {
         let keys = keys
             .iter()
-            .map(|(key, value)| (self.key(key.as_ref()), value.as_ref()))
+            .map(|(key, value)| (self.key(key.as_ref()), value.as_ref().map(AsRef::as_ref)))
             .collect();
         self.write_state(state, keys)
     }
 
-    async fn write_state(&mut self, state: State, mut nodes: Vec<(String, &[u8])>) -> Result<(), Error> {
+    async fn write_state(&mut self, state: State, mut nodes: Vec<(String, Option<&[u8]>)>) -> Result<(), Error> {
         if self.own == state && nodes.is_empty() && !self.unsure {
             return Ok(());
         }
         let node = self.key("state");
-        nodes.push((node.clone(), state.digit().as_bytes()));
+        nodes.push((node.clone(), Some(state.digit().as_bytes())));
         self.unsure = true;
         let life = self.client.life();
         let outcome = loop {
