@@ -5,6 +5,7 @@
 
 mod bench;
 mod boot;
+mod debug;
 mod host;
 mod input;
 mod life;
@@ -76,6 +77,7 @@ fn tests() -> impl Iterator<Item = Test> {
     [
         host::TESTS,
         boot::TESTS,
+        debug::TESTS,
         network::TESTS,
         life::TESTS,
         input::TESTS,
