@@ -6,6 +6,7 @@
 mod balloon;
 mod bench;
 mod boot;
+mod debug;
 mod devices;
 mod host;
 mod input;
@@ -80,6 +81,7 @@ fn tests() -> impl Iterator<Item = Test> {
     [
         host::TESTS,
         boot::TESTS,
+        debug::TESTS,
         network::TESTS,
         life::TESTS,
         balloon::TESTS,

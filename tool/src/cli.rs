@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::Error;
 use crate::workspace::Workspace;
-use crate::{bench, build, fuzz, run, setup, test};
+use crate::{backtrace, bench, build, fuzz, run, setup, test};
 
 /// Build, run and test library operating systems for Xen.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Test(TestArgs),
     /// Feed a fuzz target inputs until one makes it fail or the time is over. Needs a nightly compiler.
     Fuzz(FuzzArgs),
+    /// Say where in the source a guest was: functions and lines for the addresses of a crash report or a core.
+    Backtrace(BacktraceArgs),
     /// Measure beside Linux, on the same host in turns: size and time to the first answer, and the network.
     Bench(BenchArgs),
 }
@@ -128,6 +130,16 @@ pub(crate) struct FuzzArgs {
     pub(crate) replay: Option<PathBuf>,
 }
 
+#[derive(Args)]
+pub(crate) struct BacktraceArgs {
+    /// The application's package, such as `http`, or a path such as `dist/http.debug`. It must be the build that ran.
+    pub(crate) image: PathBuf,
+    /// What the guest left: its console log (xenconsoled keeps /var/log/xen/console/guest-NAME.log), what `xl dmesg` prints,
+    /// or a core from `xl dump-core NAME FILE` or from `on_crash = "coredump-destroy"`. `-` is the standard input.
+    #[arg(default_value = "-", value_name = "LOG_OR_CORE")]
+    pub(crate) from: PathBuf,
+}
+
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
@@ -147,19 +159,22 @@ pub(crate) enum Part {
 
 impl Cli {
     pub(crate) fn run(self) -> Result<ExitCode, Error> {
-        let workspace = Workspace::find()?;
+        let workspace = Workspace::find;
         match self.command {
-            Command::Setup => setup::all(&workspace).map(|()| ExitCode::SUCCESS),
+            Command::Setup => setup::all(&workspace()?).map(|()| ExitCode::SUCCESS),
             Command::Build(args) => {
+                let workspace = workspace()?;
                 setup::bare_metal_target(&workspace)?;
                 let image = build::image(&workspace, &args.application)?;
                 build::describe(&image)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Run(args) => run::run(&workspace, &args),
-            Command::Test(args) => test::run(&workspace, &args),
-            Command::Fuzz(args) => fuzz::run(&workspace, &args).map(|()| ExitCode::SUCCESS),
-            Command::Bench(args) => bench::run(&workspace, &args).map(|()| ExitCode::SUCCESS),
+            Command::Run(args) => run::run(&workspace()?, &args),
+            Command::Test(args) => test::run(&workspace()?, &args),
+            Command::Fuzz(args) => fuzz::run(&workspace()?, &args).map(|()| ExitCode::SUCCESS),
+            // Works anywhere, with files that were copied there.
+            Command::Backtrace(args) => backtrace::run(&args).map(|()| ExitCode::SUCCESS),
+            Command::Bench(args) => bench::run(&workspace()?, &args).map(|()| ExitCode::SUCCESS),
         }
     }
 }

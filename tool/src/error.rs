@@ -11,6 +11,10 @@ pub(crate) enum Error {
     Metadata(cargo_metadata::Error),
     /// No such application in the workspace.
     NoApplication { name: String, known: Vec<String> },
+    /// An application of which there is no image yet.
+    NotBuilt { name: String },
+    /// No backtrace.
+    Backtrace(fata_backtrace::Error),
     /// `[package.metadata.fata]` cannot be read.
     BadMetadata {
         application: String,
@@ -51,6 +55,12 @@ impl From<fata_ci::Error> for Error {
     }
 }
 
+impl From<fata_backtrace::Error> for Error {
+    fn from(error: fata_backtrace::Error) -> Self {
+        Self::Backtrace(error)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -65,6 +75,12 @@ impl fmt::Display for Error {
                     known.join(", ")
                 )
             }
+            Self::NotBuilt { name } => write!(
+                f,
+                "there is no dist/{name}.debug\n  next: give the path of the .debug file of the build that ran; \
+                 `cargo fata build {name}` builds what is in the source now"
+            ),
+            Self::Backtrace(error) => error.fmt(f),
             Self::BadMetadata { application, why } => {
                 write!(
                     f,

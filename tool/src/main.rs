@@ -1,6 +1,7 @@
 //! `cargo fata`: sets up what is missing, builds images, runs them on a real Xen host, and tests everything.
 #![forbid(unsafe_code)]
 
+mod backtrace;
 mod bench;
 mod build;
 mod cargo;

@@ -32,11 +32,13 @@ const STUB_SIZE: u64 = 16;
 
 // One stub per vector. Xen has pushed rcx and r11 last, and its handlers begin at the stub; the processor has not, and its
 // handlers begin behind the two instructions that take them off. Then an error code of 0 where none was pushed (the mask has
-// a bit for each vector that has one: 8, 10 to 14, 17, 21, 29, 30), the vector's number, then all registers.
+// a bit for each vector that has one: 8, 10 to 14, 17, 21, 29, 30), the vector's number, then all registers. By the symbol with
+// its size `cargo fata backtrace` knows in a core that a walk has come to a `Frame`.
 global_asm!(
     r#"
     .pushsection .text.fault_stubs, "ax", @progbits
     .balign 16
+    .type fata_fault_stubs, @function
 fata_fault_stubs:
     .set vector, 0
     .rept {VECTORS}
@@ -70,6 +72,7 @@ fata_fault_stubs:
     and rsp, -16
     call {fault}
     ud2
+    .size fata_fault_stubs, . - fata_fault_stubs
     .popsection
 "#,
     VECTORS = const descriptors::VECTORS,

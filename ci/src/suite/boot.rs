@@ -15,7 +15,6 @@ pub(super) const TESTS: &[Test] = &[
     ),
     ("boot::an_error_is_the_exit_status", an_error_is_the_exit_status),
     ("boot::a_panic_is_reported_and_crashes", a_panic_is_reported_and_crashes),
-    ("boot::a_backtrace_leads_to_the_source", a_backtrace_leads_to_the_source),
     ("boot::a_stack_overflow_is_called_that", a_stack_overflow_is_called_that),
     ("boot::page_zero_is_not_mapped", page_zero_is_not_mapped),
     ("boot::text_cannot_be_written", text_cannot_be_written),
@@ -110,30 +109,6 @@ pub(super) fn a_panic_is_reported_and_crashes(bench: &Bench<'_>) -> Result<(), F
     ensure!(console.contains("asked to panic"), "no message:\n{console}");
     ensure!(console.contains("probe/src/main.rs:"), "no location:\n{console}");
     ensure!(console.contains("backtrace: 0x"), "no backtrace:\n{console}");
-    Ok(())
-}
-
-/// The source files that the probe's code at these addresses comes from.
-pub(super) fn sources(bench: &Bench<'_>, addresses: impl Iterator<Item = u64>) -> Result<Vec<String>, Failure> {
-    let symbols =
-        addr2line::Loader::new(bench.image("probe.debug")).map_err(|error| Failure::Wrong(error.to_string()))?;
-    Ok(addresses
-        .filter_map(|address| symbols.find_location(address).ok()??.file.map(str::to_owned))
-        .collect())
-}
-
-pub(super) fn a_backtrace_leads_to_the_source(bench: &Bench<'_>) -> Result<(), Failure> {
-    let console = crash(bench, "panic")?;
-    let addresses = console
-        .lines()
-        .filter_map(|line| line.split_once("backtrace: "))
-        .flat_map(|(_, addresses)| addresses.split_whitespace())
-        .filter_map(|address| u64::from_str_radix(address.trim_start_matches("0x"), 16).ok());
-    let names = sources(bench, addresses)?;
-    ensure!(
-        names.iter().any(|file| file.ends_with("probe/src/main.rs")),
-        "the source is not among {names:?}:\n{console}"
-    );
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The same images as PV guests.
 
-use super::{Bench, Failure, Test, balloon, boot, ensure, input, life, network, suspend, vchan};
+use super::{Bench, Failure, Test, balloon, boot, debug, ensure, input, life, network, suspend, vchan};
 
 /// Tests of the other modules, with PV guests instead of PVH guests.
 macro_rules! as_pv {
@@ -23,7 +23,10 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     boot::an_error_is_the_exit_status,
     boot::the_clock_runs_from_the_start,
     boot::a_panic_is_reported_and_crashes,
-    boot::a_backtrace_leads_to_the_source,
+    debug::a_fault_leads_to_the_source,
+    debug::a_panic_leads_to_the_source,
+    debug::a_core_of_a_running_guest_shows_its_loop,
+    debug::a_crash_leaves_a_core_that_shows_the_fault,
     boot::page_zero_is_not_mapped,
     boot::text_cannot_be_written,
     boot::data_cannot_be_executed,
@@ -98,16 +101,13 @@ fn hello_runs_in_4_mib(bench: &Bench<'_>) -> Result<(), Failure> {
 fn a_stack_overflow_is_reported_by_xen(bench: &Bench<'_>) -> Result<(), Failure> {
     let console = boot::crash(&bench.with_pv_guests(), "overflow")?;
     ensure!(!console.contains("survived"), "it went on:\n{console}");
-    // (XEN) RIP:    e033:[<000000000011cd5f>]
     let xen = bench.host.xen_console();
-    let rip = xen
-        .rsplit_once("RIP:    e033:[<")
-        .and_then(|(_, rest)| rest.split_once(">]"));
-    let rip = rip.and_then(|(rip, _)| u64::from_str_radix(rip, 16).ok());
-    let names = boot::sources(bench, rip.into_iter())?;
+    // The last report there is this guest's.
+    let report = xen.rfind("RIP: ").map_or("", |begin| &xen[begin..]);
+    let text = debug::backtrace(bench, "probe", report)?;
     ensure!(
-        names.iter().any(|file| file.ends_with("probe/src/faults.rs")),
-        "the source is not {names:?}:\n{xen}"
+        text.contains("probe/src/faults.rs:"),
+        "the source is not there:\n{text}\n{xen}"
     );
     Ok(())
 }
