@@ -82,36 +82,19 @@ pub(super) fn a_download_survives_another_interface(bench: &Bench<'_>) -> Result
     Ok(())
 }
 
-/// What `xl network-detach` and `xl network-attach` do to xenstore, without what else takes them a second each.
-const REPLUG: &str = r#"
-id=$(xl domid NAME); front=/local/domain/$id/device/vif/0; back=/local/domain/0/backend/vif/$id/0
-is() { n=0; until test "$(xenstore-read $1 2>/dev/null)" = $2; do n=$((n+1)); test $n -lt 1000; usleep 5000; done; }
-set -e
-for cycle in $(seq CYCLES); do
-    xenstore-write $back/online 0 $back/state 5
-    is $back/state 6
-    xenstore-rm $front $back
-    xenstore-write $back/frontend $front $back/frontend-id $id $back/online 1 $back/handle 0 $back/mac 00:16:3e:00:ff:03 \
-        $back/bridge xenbr0 $back/script /etc/xen/scripts/vif-bridge $back/type vif $back/hotplug-status '' $back/state 1
-    xenstore-write $front/backend $back $front/backend-id 0 $front/handle 0 $front/mac 00:16:3e:00:ff:03 $front/mtu 1500
-    xenstore-chmod -r $front n$id r0
-    xenstore-write $front/state 1
-    until test -e /sys/class/net/vif$id.0; do usleep 5000; done
-    ip link set vif$id.0 up; brctl addif xenbr0 vif$id.0
-    xenstore-write $back/hotplug-status connected
-    is $back/state 4
-done
-"#;
-
 pub(super) fn a_hundred_interfaces_leave_nothing_behind(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
-    // Once, so that what is made at the first time is there.
-    dom0(bench, &http, &REPLUG.replace("CYCLES", "1"))?;
+    // What is made at the first time is there then.
+    let round = |cycles: usize| {
+        let replug = "/tmp/peer replug --domain $(xl domid NAME) --requests";
+        under_load(bench, &http, &format!("{replug} {cycles}"))?;
+        bench.peer(&format!("http {}:80 / --requests 100 --expect Fata", http.v4))
+    };
     bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+    round(1)?;
     let before = holdings(bench, &http)?;
-    under_load(bench, &http, &REPLUG.replace("CYCLES", "100"))?;
-    bench.peer(&format!("http {}:80 / --requests 100 --expect Fata", http.v4))?;
+    round(100)?;
     let after = holdings(bench, &http)?;
     ensure!(
         before == after,
@@ -125,7 +108,7 @@ pub(super) fn a_hundred_interfaces_leave_nothing_behind(bench: &Bench<'_>) -> Re
 pub(super) fn netback_is_loaded_anew_under_a_server(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
-    bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+    bench.peer(&format!("http {}:80 / --requests 100 --expect Fata", http.v4))?;
     let before = holdings(bench, &http)?;
     // The hotplug script is libxl's to call, and libxl knows nothing of this.
     let plug = "ip link set vif$id.0 up; brctl addif xenbr0 vif$id.0\n\
