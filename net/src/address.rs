@@ -8,7 +8,7 @@ use core::time::Duration;
 use fata_events::Instant;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::{Socket, dhcpv4};
-use smoltcp::wire::{DhcpOption, DhcpRepr, EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Cidr, Ipv6Cidr};
+use smoltcp::wire::{DhcpOption, EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Cidr, Ipv6Cidr};
 
 use crate::agenda::Id;
 use crate::config::{Cidr, Ipv4Config, Ipv6Config, Status};
@@ -26,6 +26,8 @@ const DHCP_RETRY: Duration = Duration::from_secs(2);
 const DHCP_MESSAGE: usize = 548;
 /// For how long a lease is if the server does not say. smoltcp thinks so, too.
 const DHCP_LEASE: Duration = Duration::from_secs(120);
+/// DHCP's option for that (RFC 2132 section 9.2).
+const OPTION_LEASE_TIME: u8 = 51;
 /// DHCP's option for the host's name (RFC 2132 section 3.14).
 const OPTION_HOST_NAME: u8 = 12;
 
@@ -317,9 +319,12 @@ const MAX_ADDRESSES: usize = 8;
 
 /// For how long the server gives it.
 fn duration(config: &dhcpv4::Config<'_>) -> Duration {
-    let message = config.packet.as_ref().and_then(|packet| DhcpRepr::parse(packet).ok());
-    let seconds = message.and_then(|message| message.lease_duration);
-    seconds.map_or(DHCP_LEASE, |seconds| Duration::from_secs(seconds.into()))
+    let message = config.packet.as_ref();
+    let option = message.and_then(|message| message.options().find(|option| option.kind == OPTION_LEASE_TIME));
+    let seconds = option.and_then(|option| option.data.try_into().ok());
+    seconds.map_or(DHCP_LEASE, |bytes| {
+        Duration::from_secs(u32::from_be_bytes(bytes).into())
+    })
 }
 
 /// The lease, if it can be used.
