@@ -45,7 +45,6 @@ fn attach(store: &mut Store, front: &str, back: &str, domain: u16) -> io::Result
         ("handle", "0"),
         ("type", "vif"),
         ("hotplug-status", ""),
-        ("state", "1"),
     ] {
         store.write(&format!("{back}/{key}"), value)?;
     }
@@ -60,6 +59,8 @@ fn attach(store: &mut Store, front: &str, back: &str, domain: u16) -> io::Result
     ] {
         store.write(&format!("{front}/{key}"), value)?;
     }
+    // Linux looks at the frontend when this comes.
+    store.write(&format!("{back}/state"), "1")?;
     // The hotplug script's part.
     let name = format!("vif{domain}.0");
     wait(|| Ok(vif::join(&name, "xenbr0").is_ok()))?;

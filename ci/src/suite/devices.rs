@@ -85,13 +85,16 @@ pub(super) fn a_download_survives_another_interface(bench: &Bench<'_>) -> Result
 pub(super) fn a_hundred_interfaces_leave_nothing_behind(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
-    // What is made at the first time is there then.
+    bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
     let round = |cycles: usize| {
         let replug = "/tmp/peer replug --domain $(xl domid NAME) --requests";
         under_load(bench, &http, &format!("{replug} {cycles}"))?;
-        bench.peer(&format!("http {}:80 / --requests 100 --expect Fata", http.v4))
+        bench.peer(&format!(
+            "http {}:80 / --requests 100 --keep-alive --expect Fata",
+            http.v4
+        ))
     };
-    bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+    // What is made at the first time is there then.
     round(1)?;
     let before = holdings(bench, &http)?;
     round(100)?;
@@ -108,7 +111,10 @@ pub(super) fn a_hundred_interfaces_leave_nothing_behind(bench: &Bench<'_>) -> Re
 pub(super) fn netback_is_loaded_anew_under_a_server(bench: &Bench<'_>) -> Result<(), Failure> {
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
-    bench.peer(&format!("http {}:80 / --requests 100 --expect Fata", http.v4))?;
+    bench.peer(&format!(
+        "http {}:80 / --requests 100 --keep-alive --expect Fata",
+        http.v4
+    ))?;
     let before = holdings(bench, &http)?;
     // The hotplug script is libxl's to call, and libxl knows nothing of this.
     let plug = "ip link set vif$id.0 up; brctl addif xenbr0 vif$id.0\n\
@@ -116,12 +122,18 @@ pub(super) fn netback_is_loaded_anew_under_a_server(bench: &Bench<'_>) -> Result
     let bind = "cd /sys/bus/xen-backend/drivers/vif; id=$(xl domid NAME)\n\
                 for n in 1 2 3 4 5; do echo vif-$id-0 > unbind; echo vif-$id-0 > bind; PLUG usleep 200000; done";
     under_load(bench, &http, &bind.replace("PLUG", plug))?;
-    bench.peer(&format!("http {}:80 / --requests 100 --expect Fata", http.v4))?;
+    bench.peer(&format!(
+        "http {}:80 / --requests 100 --keep-alive --expect Fata",
+        http.v4
+    ))?;
     let load = "id=$(xl domid NAME); echo vif-$id-0 > /sys/bus/xen-backend/drivers/vif/unbind\n\
                 rmmod xen_netback && insmod $(grep netback /lib/modules/order)\n\
                 until test -e /sys/class/net/vif$id.0; do usleep 5000; done\n";
     under_load(bench, &http, &[load, plug].concat())?;
-    bench.peer(&format!("http {}:80 / --requests 100 --expect Fata", http.v4))?;
+    bench.peer(&format!(
+        "http {}:80 / --requests 100 --keep-alive --expect Fata",
+        http.v4
+    ))?;
     let after = holdings(bench, &http)?;
     ensure!(
         before == after,
