@@ -27,8 +27,6 @@
 //! With `--domain ID` the line says what it cost that domain, see `meter.rs`; with `--open N` there are N idle connections
 //! to the same address meanwhile; with `--storm PORT` a thread signals that event channel of the domain in a loop.
 //!
-//! `fata-peer replug --domain ID --requests N` takes the domain's interface away and gives it another one, N times.
-//!
 //! Installed as `vif-bridge` it is libxl's script for network backends.
 //!
 //! It prints one line of JSON. Exit status 0 means that nothing failed.
@@ -41,9 +39,7 @@ mod http;
 mod load;
 mod meter;
 mod ping;
-mod replug;
 mod serve;
-mod store;
 mod storm;
 mod streams;
 mod vif;
@@ -104,10 +100,6 @@ fn run(options: &Options) -> io::Result<ExitCode> {
         return serve::run().map(|()| ExitCode::SUCCESS);
     }
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
-    if options.command == "replug" {
-        let domain = options.domain.ok_or_else(|| invalid("no domain".into()))?;
-        return replug::run(domain, options.requests).map(|()| ExitCode::SUCCESS);
-    }
     let address = options.address.ok_or_else(|| invalid("no address".into()))?;
     if options.command == "first" {
         return Ok(first::run(address, options));

@@ -2,14 +2,14 @@
 //! its bridge, and says so in xenstore. It is for measuring: of a shell script's 16 million instructions on the way to a
 //! guest's start, next to none are Xen's or the guest's.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::{env, fs};
 
+use fata_xenstore::wire::{HEADER_LEN, Header, Packet, Path, Reply, Request};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, sendto, socket};
-
-use crate::store::Store;
 
 /// The name by which libxl calls this program.
 pub(crate) const NAME: &str = "vif-bridge";
@@ -32,7 +32,7 @@ pub(crate) fn run(action: Option<&str>) -> ExitCode {
 fn online() -> io::Result<()> {
     let variable = |name| env::var(name).map_err(|_| io::Error::other(format!("no {name}")));
     let (vif, node) = (variable("vif")?, variable("XENBUS_PATH")?);
-    let mut store = Store::connect()?;
+    let mut store = Store(UnixStream::connect("/run/xenstored/socket")?);
     let bridge = store.read(&format!("{node}/bridge"))?;
     let joined = join(&vif, &bridge);
     if let Err(error) = &joined {
@@ -45,7 +45,7 @@ fn online() -> io::Result<()> {
 }
 
 /// Sets `vif` up, as a port of `bridge`: one message to the kernel (rtnetlink(7), `RTM_SETLINK`).
-pub(crate) fn join(vif: &str, bridge: &str) -> io::Result<()> {
+fn join(vif: &str, bridge: &str) -> io::Result<()> {
     let kernel = SocketAddrNetlink::new(0, 0);
     // Its protocol 0 is NETLINK_ROUTE.
     let socket = socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
@@ -98,6 +98,49 @@ fn acknowledged(message: &[u8]) -> Option<i32> {
     let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
     let value = i32::from_ne_bytes(message.get(16..20)?.try_into().ok()?);
     (kind == NLMSG_ERROR).then_some(value)
+}
+
+/// A connection to xenstored.
+struct Store(UnixStream);
+
+impl Store {
+    fn read(&mut self, path: &str) -> io::Result<String> {
+        let request = Request::Read(Path::new(path).map_err(io::Error::other)?);
+        self.ask(&request, |reply| match reply {
+            Reply::Value(value) => String::from_utf8(value.to_vec()).ok(),
+            _ => None,
+        })
+    }
+
+    fn write(&mut self, path: &str, value: &str) -> io::Result<()> {
+        let path = Path::new(path).map_err(io::Error::other)?;
+        let value = value.as_bytes();
+        let request = Request::Write { path, value };
+        self.ask(&request, |reply| (reply == Reply::Ok).then_some(()))
+    }
+
+    fn ask<T>(&mut self, request: &Request<'_>, understand: impl Fn(Reply<'_>) -> Option<T>) -> io::Result<T> {
+        let mut message = Vec::new();
+        request.encode(0, 0, &mut message).map_err(io::Error::other)?;
+        self.0.write_all(&message)?;
+        let mut header = [0; HEADER_LEN];
+        self.0.read_exact(&mut header)?;
+        let Header {
+            kind, req_id, tx_id, ..
+        } = Header::decode(&header);
+        let length = Header::decode(&header).payload_len().map_err(io::Error::other)?;
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload)?;
+        let packet = Packet {
+            kind,
+            req_id,
+            tx_id,
+            payload: &payload,
+        };
+        let reply = Reply::parse(request.kind(), packet).map_err(io::Error::other)?;
+        let strange = format!("xenstored: {reply:?}");
+        understand(reply).ok_or_else(|| io::Error::other(strange))
+    }
 }
 
 #[cfg(test)]
