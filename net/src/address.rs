@@ -13,7 +13,7 @@ use smoltcp::wire::{DhcpOption, EthernetAddress, HardwareAddress, IpAddress, IpC
 use crate::agenda::Id;
 use crate::config::{Cidr, Ipv4Config, Ipv6Config, Status};
 use crate::device::Capabilities;
-use crate::state::{MIN_MTU_IPV6, State, new_interface};
+use crate::state::{MIN_MTU_IPV6, State, buffer, new_interface};
 use crate::{Error, Result};
 
 /// smoltcp solicits routers three times, four seconds apart (RFC 4861 section 10). After that there is none.
@@ -22,6 +22,12 @@ const NO_ROUTER: Duration = Duration::from_secs(12);
 const NAME_SERVERS: usize = 4;
 /// The first DHCPDISCOVER may get lost while a bridge learns its new port: ask again soon.
 const DHCP_RETRY: Duration = Duration::from_secs(2);
+/// Room for a DHCP server's message, to read from it for how long the lease is (RFC 2131 section 2 has 576 bytes with headers).
+const DHCP_MESSAGE: usize = 548;
+/// For how long a lease is if the server does not say. smoltcp thinks so, too.
+const DHCP_LEASE: Duration = Duration::from_secs(120);
+/// DHCP's option for that (RFC 2132 section 9.2).
+const OPTION_LEASE_TIME: u8 = 51;
 /// DHCP's option for the host's name (RFC 2132 section 3.14).
 const OPTION_HOST_NAME: u8 = 12;
 
@@ -71,11 +77,12 @@ impl State {
             retry.discover_timeout = DHCP_RETRY.into();
             retry.initial_request_timeout = DHCP_RETRY.into();
             socket.set_retry_config(retry);
+            // smoltcp borrows buffers and options for as long as the socket lives, which is for ever.
+            socket.set_receive_packet_buffer(buffer(DHCP_MESSAGE)?.leak());
             if let Some(name) = self.config.hostname.as_ref() {
                 if name.is_empty() || name.len() > 63 {
                     return Err(Error::InvalidInput);
                 }
-                // smoltcp borrows options for as long as the socket lives, which is for ever.
                 let name: &'static str = Box::leak(name.clone().into_boxed_str());
                 let option = DhcpOption {
                     kind: OPTION_HOST_NAME,
@@ -196,11 +203,15 @@ impl State {
             let seed = self.random.next_u64();
             self.interface = new_interface(capabilities, slaac, seed, now)?;
             self.egress.fragmenting = false;
-            if old.mac != capabilities.mac
-                && let Some(id) = self.dhcp
-            {
+        }
+        if let Some(id) = self.dhcp {
+            // The network may be another one (RFC 2131 section 3.7). Who is still the same keeps his address until there is
+            // an answer, or the lease ends, so that connections outlive a short loss of the link.
+            let socket = self.dhcp_socket(id);
+            socket.reset();
+            let _ = socket.poll();
+            if old.mac != capabilities.mac {
                 self.lease = None;
-                self.dhcp_socket(id).reset();
             }
         }
         self.capabilities = capabilities;
@@ -212,17 +223,21 @@ impl State {
     }
 
     /// Takes over what DHCP and router advertisements have changed.
-    pub(crate) fn poll_addresses(&mut self) {
+    pub(crate) fn poll_addresses(&mut self, now: Instant) {
         if let Some(id) = self.dhcp {
-            let lease = self.dhcp_socket(id).poll().map(|event| match event {
-                dhcpv4::Event::Deconfigured => None,
-                dhcpv4::Event::Configured(config) => lease(&config),
-            });
-            if let Some(lease) = lease
-                && lease != self.lease
-            {
-                self.lease = lease;
-                self.apply();
+            let news = match self.dhcp_socket(id).poll() {
+                Some(dhcpv4::Event::Configured(config)) => {
+                    Some(lease(&config).map(|lease| (lease, now + duration(&config))))
+                }
+                Some(dhcpv4::Event::Deconfigured) => Some(None),
+                None => self.lease_ends.filter(|ends| *ends <= now).map(|_| None),
+            };
+            if let Some(news) = news {
+                let (lease, ends) = news.unzip();
+                self.lease_ends = ends;
+                if core::mem::replace(&mut self.lease, lease.clone()) != lease {
+                    self.apply();
+                }
             }
         }
         let known = self.status.addresses.len();
@@ -301,6 +316,16 @@ impl State {
 
 /// How many addresses smoltcp was compiled to hold.
 const MAX_ADDRESSES: usize = 8;
+
+/// For how long the server gives it.
+fn duration(config: &dhcpv4::Config<'_>) -> Duration {
+    let message = config.packet.as_ref();
+    let option = message.and_then(|message| message.options().find(|option| option.kind == OPTION_LEASE_TIME));
+    let seconds = option.and_then(|option| option.data.try_into().ok());
+    seconds.map_or(DHCP_LEASE, |bytes| {
+        Duration::from_secs(u32::from_be_bytes(bytes).into())
+    })
+}
 
 /// The lease, if it can be used.
 fn lease(config: &dhcpv4::Config<'_>) -> Option<Lease> {

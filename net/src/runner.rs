@@ -91,7 +91,7 @@ impl State {
         if self.no_router(now) {
             self.end_router_search::<D>(now);
         }
-        self.poll_addresses();
+        self.poll_addresses(now);
         if self.announce && self.status.link_up {
             device.listen(&self.groups());
             self.send_announcements(device);
@@ -103,7 +103,10 @@ impl State {
         // The device says when it has room. But it may be without a link, and connections must end all the same.
         let patience = (exhausted && self.sockets.connections() > 0).then(|| now + PATIENCE);
         let timer = self.sockets.agenda.next_timer();
-        let deadline = [timer, own, self.no_router_at, patience].into_iter().flatten().min();
+        let deadline = [timer, own, self.no_router_at, self.lease_ends, patience]
+            .into_iter()
+            .flatten()
+            .min();
         Next {
             // To sleep until a time that is over would be to go round without letting anybody else run.
             more: received == self.limits.burst

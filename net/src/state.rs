@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) capabilities: Capabilities,
     pub(crate) status: Status,
     pub(crate) lease: Option<Lease>,
+    /// When the lease ends, if the server does not renew or confirm it before.
+    pub(crate) lease_ends: Option<Instant>,
     pub(crate) dhcp: Option<Id>,
     /// When to stop hoping for a router advertisement.
     pub(crate) no_router_at: Option<Instant>,
@@ -115,6 +117,7 @@ impl State {
             capabilities,
             status: Status::default(),
             lease: None,
+            lease_ends: None,
             dhcp: None,
             no_router_at: None,
             announce: false,

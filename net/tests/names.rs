@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use fata_net::pair::pair;
+use fata_net::pair::{Control, pair};
 use fata_net::{Cidr, Config, Error, Ipv4Config, Ipv6Config, Limits, Stack};
 use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet};
 use world::{OURS, OURS6, THEIRS, THEIRS6, Wire, World, at};
@@ -223,6 +223,11 @@ const LEASED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 50);
 
 /// Answers a DHCP message as a server at `THEIRS`, which is router and name server, too.
 fn dhcp_answer(request: &[u8]) -> Option<Vec<u8>> {
+    dhcp_offer(request, LEASED)
+}
+
+/// The same with another address.
+fn dhcp_offer(request: &[u8], address: Ipv4Addr) -> Option<Vec<u8>> {
     let packet = DhcpPacket::new_checked(request).unwrap();
     let request = DhcpRepr::parse(&packet).unwrap();
     let message_type = match request.message_type {
@@ -236,7 +241,7 @@ fn dhcp_answer(request: &[u8]) -> Option<Vec<u8>> {
         secs: 0,
         client_hardware_address: request.client_hardware_address,
         client_ip: Ipv4Addr::UNSPECIFIED,
-        your_ip: LEASED,
+        your_ip: address,
         server_ip: THEIRS,
         router: Some(THEIRS),
         subnet_mask: Some(Ipv4Addr::new(255, 255, 255, 0)),
@@ -308,9 +313,8 @@ fn an_address_is_leased_kept_and_lost() {
     assert!(stack.status().addresses.is_empty() && changes.count() > seen);
 }
 
-#[test]
-fn a_lease_outlives_a_short_loss_of_the_link() {
-    let mut world = World::new();
+/// A stack whose server has leased it an address, for ten minutes.
+fn leased(world: &mut World) -> (Stack, Wire, Control) {
     let (one, two) = pair();
     let control = one.control();
     let config = Config {
@@ -319,24 +323,83 @@ fn a_lease_outlives_a_short_loss_of_the_link() {
     };
     let stack = world.stack(one, config, Limits::default(), 1);
     let mut wire = Wire(two);
-    let discover = dhcp_messages(&mut wire, &mut world);
-    wire.send(&dhcp_answer(&discover[0]).unwrap());
-    let request = dhcp_messages(&mut wire, &mut world);
-    wire.send(&dhcp_answer(&request[0]).unwrap());
+    lease(&mut wire, world, LEASED);
+    assert_eq!(stack.status().addresses.len(), 1);
+    wire.frames(world);
+    (stack, wire, control)
+}
+
+/// Both halves of a server's work.
+fn lease(wire: &mut Wire, world: &mut World, address: Ipv4Addr) {
+    for kind in ["discover", "request"] {
+        let messages = dhcp_messages(wire, world);
+        assert_eq!(messages.len(), 1, "{kind}");
+        wire.send(&dhcp_offer(&messages[0], address).unwrap());
+    }
     world.settle();
-    wire.frames(&mut world);
+}
+
+fn lose_the_link(world: &mut World, stack: &Stack, control: &Control) {
     control.set_link(false);
     world.settle();
     assert!(!stack.status().link_up);
     control.set_link(true);
     world.settle();
+}
+
+#[test]
+fn a_lease_outlives_a_short_loss_of_the_link() {
+    let mut world = World::new();
+    let (stack, mut wire, control) = leased(&mut world);
+    lose_the_link(&mut world, &stack, &control);
     assert_eq!(stack.status().addresses.len(), 1);
-    // The neighbours are told where the address is now.
-    let mut announced = false;
+    // The neighbours are told where the address is now, and the server is asked whether it is still ours.
+    let (mut announced, mut asked) = (false, None);
     while let Some((frame, _)) = wire.0.take() {
         announced |= frame[12..14] == [8, 6] && frame[28..32] == LEASED.octets() && frame[38..42] == LEASED.octets();
+        if frame[12..14] == [8, 0] && frame[36..38] == [0, 67] {
+            asked = Some(frame[42..].to_vec());
+        }
     }
     assert!(announced);
+    wire.send(&dhcp_answer(&asked.unwrap()).unwrap());
+    let request = dhcp_messages(&mut wire, &mut world);
+    let changes = stack.changes().count();
+    wire.send(&dhcp_answer(&request[0]).unwrap());
+    world.settle();
+    assert_eq!(stack.status().addresses, [Cidr::new(LEASED.into(), 24)]);
+    assert_eq!(stack.changes().count(), changes, "nobody notices");
+    // It is a whole lease again.
+    world.pass(Duration::from_secs(590));
+    assert_eq!(stack.status().addresses.len(), 1);
+}
+
+#[test]
+fn another_network_gives_another_address() {
+    let mut world = World::new();
+    let (stack, mut wire, control) = leased(&mut world);
+    lose_the_link(&mut world, &stack, &control);
+    let other = Ipv4Addr::new(10, 0, 0, 51);
+    lease(&mut wire, &mut world, other);
+    assert_eq!(stack.status().addresses, [Cidr::new(other.into(), 24)]);
+}
+
+#[test]
+fn a_lease_that_nobody_confirms_is_kept_to_its_end() {
+    let mut world = World::new();
+    let (stack, mut wire, control) = leased(&mut world);
+    world.pass(Duration::from_secs(100));
+    for _ in 0..2 {
+        lose_the_link(&mut world, &stack, &control);
+    }
+    world.pass(Duration::from_secs(498));
+    assert_eq!(stack.status().addresses.len(), 1);
+    world.pass(Duration::from_secs(3));
+    assert!(stack.status().addresses.is_empty());
+    // And it goes on asking.
+    wire.frames(&mut world);
+    world.pass(Duration::from_secs(5));
+    assert!(!dhcp_messages(&mut wire, &mut world).is_empty());
 }
 
 #[test]

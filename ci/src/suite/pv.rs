@@ -1,6 +1,6 @@
 //! The same images as PV guests.
 
-use super::{Bench, Failure, Test, balloon, boot, debug, ensure, input, life, network, suspend, vchan};
+use super::{Bench, Failure, Test, balloon, boot, debug, devices, ensure, input, life, network, suspend, vchan};
 
 /// Tests of the other modules, with PV guests instead of PVH guests.
 macro_rules! as_pv {
@@ -49,6 +49,8 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     life::reboot_boots_again,
     life::an_idle_guest_uses_no_time,
     life::pause_and_unpause,
+    devices::a_download_survives_another_interface,
+    devices::netback_is_loaded_anew_under_a_server,
     balloon::it_shrinks_and_grows,
     balloon::it_starts_small_and_grows_to_its_maximum,
     input::a_backend_that_never_connects,

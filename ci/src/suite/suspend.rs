@@ -47,7 +47,7 @@ fn toolstack(bench: &Bench<'_>, guest: &Running<'_>, script: &str) -> Result<(),
 }
 
 /// What must not grow: grants, ports, watches, tasks, memory in use.
-fn holdings(bench: &Bench<'_>, guest: &Running<'_>) -> Result<[u64; 5], Failure> {
+pub(super) fn holdings(bench: &Bench<'_>, guest: &Running<'_>) -> Result<[u64; 5], Failure> {
     let text = bench.dom0(&format!("curl -sS --fail http://{}/stats", guest.v4))?;
     let stats: Value = serde_json::from_str(&text).map_err(|error| Failure::Wrong(format!("{error}: {text}")))?;
     let number = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or(u64::MAX);
