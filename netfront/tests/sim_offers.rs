@@ -271,7 +271,12 @@ fn each_ring_has_its_own_channel() {
 fn groups_are_heard_if_listened_to() {
     for split in [0, 1] {
         fata_sim::check(0..8, |sim| {
-            let (guest, netback) = boot(sim, Behaviour::default(), wishes(2 | split));
+            // So they are told of one by one.
+            let options = Options {
+                segment_buffers: 0,
+                ..wishes(2 | split)
+            };
+            let (guest, netback) = boot(sim, Behaviour::default(), options);
             let host = Host::start(sim);
             guest.mode.set(Mode::Keep);
             guest.vif.listen(&[group(1), group(2), group(3)]);
@@ -352,7 +357,7 @@ fn a_backend_that_does_not_answer_about_groups() {
             ..wishes(2)
         };
         let guest = Guest::boot(&sim, &domain, options);
-        guest.mode.set(Mode::Ignore);
+        guest.mode.set(Mode::Keep);
         guest.vif.listen(&(0..50).map(group).collect::<Vec<_>>());
         let mut backend = device.connect(&sim, &guest);
         sim.run_for(SECOND);

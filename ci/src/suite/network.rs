@@ -180,7 +180,7 @@ pub(super) fn ipv6(bench: &Bench<'_>) -> Result<(), Failure> {
 
 /// Other guests' neighbour solicitations end at netback, and the guest's own neighbours find it.
 fn what_is_for_other_groups_is_kept_back(bench: &Bench<'_>) -> Result<(), Failure> {
-    const ADDRESSES: u32 = 30;
+    const ADDRESSES: u32 = 5;
     let echo = bench.start(bench.server("echo", "")?)?;
     let http = bench.start(bench.server("http", "")?)?;
     echo.says("listening")?;
@@ -194,12 +194,16 @@ fn what_is_for_other_groups_is_kept_back(bench: &Bench<'_>) -> Result<(), Failur
     };
     bench.dom0(&format!("ping -6 -n -q -c 1 {}", echo.v6))?;
     let before = kept_back()?;
-    // dom0 has as many addresses, and the first guest asks all of its bridge for each before it answers. What dom0 itself sends
-    // to groups does not count: Linux lets it pass.
+    // dom0 has as many addresses, and the first guest asks all of its bridge for each before it answers, one in a second: a ping
+    // or two are lost meanwhile. What dom0 itself sends to groups does not count: Linux lets it pass.
     bench.dom0(&format!(
         "for i in $(seq {ADDRESSES}); do
             ip addr add fd00::beef:$i/128 dev xenbr0
-            ping -6 -n -q -c 1 -I fd00::beef:$i {} || exit 1
+            for try in 1 2 3 4 5 6; do
+                ping -6 -n -q -c 1 -W 1 -I fd00::beef:$i {} >/dev/null && continue 2
+            done
+            echo fd00::beef:$i got no answer
+            exit 1
         done",
         echo.v6
     ))?;
