@@ -130,7 +130,7 @@ impl Env {
     }
 
     /// What streams to other domains are made with, as Xen's libvchan has them; `None` if the machine has no such thing, or
-    /// did not answer when the program started.
+    /// did not answer when the program started. A suspend closes them.
     ///
     /// See [`vchan`](crate::vchan) for an example.
     #[cfg(feature = "vchan")]

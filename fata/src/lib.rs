@@ -34,7 +34,7 @@
 //!
 //! The network is the feature `net`, which is on. A program that has no use for it names this crate with
 //! `default-features = false`, and its image is half as large. The feature `vchan`, which is off, adds streams to other
-//! domains of the same host ([`Env::vchans`]).
+//! domains of the same host (`Env::vchans`).
 //!
 //! # What is below
 //!

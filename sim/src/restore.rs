@@ -102,6 +102,10 @@ impl Domain {
             self.machine
                 .violation(format!("{self:?} suspended itself with a request in xenstore's ring"));
         }
+        if self.state.foreign.borrow().len() > 0 {
+            self.machine
+                .violation(format!("{self:?} suspended itself with pages of other domains mapped"));
+        }
         let Some(outcome) = self.state.suspension.take() else {
             self.machine
                 .violation(format!("{self:?} suspended itself, and nobody had asked it to"));

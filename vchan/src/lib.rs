@@ -41,7 +41,8 @@
 //! # Suspend
 //!
 //! Pages that another domain has granted do not come along when a domain is suspended, and those that it granted itself lose
-//! their peer. So a vchan does not survive a suspend of either end: [`Vchan::close`] it before, and make a new one after.
+//! their peer. So a vchan does not survive a suspend of either end, nor one that is given up: [`Vchans::close_all`] comes
+//! before, and whoever waits gets [`Error::Closed`]. Make a new one when the domain goes on.
 #![no_std]
 #![forbid(unsafe_code)]
 // Nothing that a peer writes can cause a panic (rule 88).

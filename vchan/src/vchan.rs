@@ -1,5 +1,6 @@
 //! The stream.
 
+use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::future::poll_fn;
@@ -16,7 +17,10 @@ use crate::vchans::Kept;
 ///
 /// It can be read and written at the same time, by different tasks too: all methods take `&self`, and the traits of
 /// `embedded-io-async` are there for `&Vchan` as well. What several tasks write is mixed, and what they read is shared out.
-pub struct Vchan {
+pub struct Vchan(pub(crate) Rc<State>);
+
+/// What is there while it is open, and why it is not.
+pub(crate) struct State {
     /// `None` once it is closed.
     end: RefCell<Option<End>>,
     /// Raised then.
@@ -28,12 +32,12 @@ pub struct Vchan {
 
 impl Vchan {
     pub(crate) fn new(end: End, kept: Kept) -> Self {
-        Self {
+        Self(Rc::new(State {
             end: RefCell::new(Some(end)),
             closed: Signal::new(),
             why: Cell::new(Error::Closed),
             kept: Cell::new(Some(kept)),
-        }
+        }))
     }
 
     /// Waits until the client has come. A client's own end is connected from the start.
@@ -89,23 +93,14 @@ impl Vchan {
     /// Whether the peer is there, or may still come.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.end.borrow_mut().as_mut().is_some_and(End::is_open)
+        self.0.end.borrow_mut().as_mut().is_some_and(End::is_open)
     }
 
     /// Closes this end, at once. The peer can read what was written before, and whoever waits here gets
     /// [`Error::Closed`]. Nothing of the peer's is used or granted after this, except for pages of ours that it still
     /// maps: they stay in the grant table's quarantine until it lets go.
     pub fn close(&self) {
-        self.end_with(Error::Closed);
-    }
-
-    fn end_with(&self, why: Error) {
-        if let Some(end) = self.end.take() {
-            self.why.set(why);
-            end.set_open(false);
-            self.kept.take();
-            self.closed.raise();
-        }
+        self.0.end_with(Error::Closed);
     }
 
     /// Has `attempt` look at the rings until it is content. In between it waits for an event; `wish` is what the peer shall
@@ -117,11 +112,12 @@ impl Vchan {
         mut attempt: impl FnMut(&mut End) -> Result<Option<T>, Error>,
     ) -> Poll<Result<T, Error>> {
         loop {
-            let mut slot = self.end.borrow_mut();
+            let state = &*self.0;
+            let mut slot = state.end.borrow_mut();
             let Some(end) = &mut *slot else {
-                return Poll::Ready(Err(self.why.get()));
+                return Poll::Ready(Err(state.why.get()));
             };
-            let (events, closed) = (end.link.events(), self.closed.count());
+            let (events, closed) = (end.link.events(), state.closed.count());
             let mut outcome = attempt(end);
             if let Ok(None) = outcome {
                 end.ask(wish);
@@ -130,18 +126,27 @@ impl Vchan {
             end.judge(events);
             match outcome {
                 Ok(Some(done)) => return Poll::Ready(Ok(done)),
-                Ok(None) => drop(ready!(any([
-                    end.poll_after(events, cx),
-                    self.closed.poll_after(closed, cx),
-                ]))),
+                Ok(None) => ready!(any([end.poll_after(events, cx), state.closed.poll_after(closed, cx),])),
                 Err(error) => {
                     drop(slot);
                     if matches!(error, Error::BadIndex(_)) {
-                        self.end_with(error);
+                        state.end_with(error);
                     }
                     return Poll::Ready(Err(error));
                 }
             }
+        }
+    }
+}
+
+impl State {
+    /// Closes it, unless it is.
+    pub(crate) fn end_with(&self, why: Error) {
+        if let Some(end) = self.end.take() {
+            self.why.set(why);
+            end.set_open(false);
+            self.kept.take();
+            self.closed.raise();
         }
     }
 }
@@ -157,5 +162,102 @@ impl fmt::Debug for Vchan {
         f.debug_struct("Vchan")
             .field("open", &self.is_open())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::boxed::Box;
+    use core::pin::pin;
+    use core::task::Waker;
+
+    use fata_hypercall::SharedPage;
+    use fata_hypercall::sync::Ordering::SeqCst;
+
+    use super::*;
+    use crate::Sizes;
+    use crate::layout::{Layout, Side};
+    use crate::link::Link;
+
+    /// A page on which the peer does something just when we look at it for the `when`th time.
+    struct Racing {
+        page: SharedPage,
+        looks: Cell<usize>,
+        when: usize,
+        peer: fn(&SharedPage),
+        /// What it was asked to tell us of, once it has.
+        wishes: Rc<Cell<Option<u8>>>,
+    }
+
+    impl Link for Racing {
+        fn first(&self) -> &SharedPage {
+            if self.looks.replace(self.looks.get() + 1) == self.when {
+                (self.peer)(&self.page);
+                self.wishes.set(self.page.load_u8(Side::Server.own_wishes(), SeqCst));
+            }
+            &self.page
+        }
+        fn put(&self, offset: usize, from: &[u8]) {
+            self.page.write(offset, from);
+        }
+        fn get(&self, offset: usize, to: &mut [u8]) {
+            self.page.read(offset, to);
+        }
+        fn events(&self) -> u64 {
+            0
+        }
+        fn poll_after(&self, _seen: u64, _cx: &mut Context<'_>) -> Poll<u64> {
+            Poll::Pending
+        }
+        fn served(&self, _found: bool) {}
+        fn notify(&self) {}
+    }
+
+    /// Has the peer do something at each of our looks in turn: it is seen, or the peer is asked to tell us.
+    fn race(prepare: fn(&SharedPage), peer: fn(&SharedPage), wish: u8, is_done: fn(&Vchan) -> bool) {
+        let layout = Layout::with_room(Sizes::default()).unwrap();
+        // The first look is that of `End::new`, before the client has come.
+        for when in 1.. {
+            let link = Racing {
+                page: SharedPage::new_zeroed(),
+                looks: Cell::new(0),
+                when,
+                peer,
+                wishes: Rc::default(),
+            };
+            link.page.store_u8(Side::Server.peer_live(), 1, SeqCst);
+            prepare(&link.page);
+            let wishes = Rc::clone(&link.wishes);
+            let vchan = Vchan(Rc::new(State {
+                end: RefCell::new(Some(End::new(Box::new(link), layout, Side::Server).unwrap())),
+                closed: Signal::new(),
+                why: Cell::new(Error::Closed),
+                kept: Cell::new(None),
+            }));
+            let done = is_done(&vchan);
+            match wishes.get() {
+                Some(wishes) => assert!(done || wishes & wish != 0, "lost at look {when}"),
+                None => {
+                    assert!(when > 4, "there are more looks than that");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn is_ready(future: impl Future) -> bool {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn rule_09_asking_for_a_notification_looks_once_more() {
+        let written = |page: &SharedPage| page.store_u32(4, 5, SeqCst);
+        race(|_| {}, written, WRITTEN, |vchan| is_ready(vchan.read(&mut [0; 8])));
+        // The ring is full: 2048 bytes that were written and not read.
+        let full = |page: &SharedPage| page.store_u32(12, 2048, SeqCst);
+        let taken = |page: &SharedPage| page.store_u32(8, 100, SeqCst);
+        race(full, taken, READ, |vchan| is_ready(vchan.write(&[0; 8])));
+        let all = |page: &SharedPage| page.store_u32(8, 2048, SeqCst);
+        race(full, all, READ, |vchan| is_ready(vchan.flush()));
     }
 }

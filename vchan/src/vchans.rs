@@ -1,7 +1,9 @@
 //! How the two ends find each other.
 
-use alloc::rc::Rc;
+use alloc::rc::{Rc, Weak};
 use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::fmt;
 
 use fata_events::xen::Ports;
@@ -15,6 +17,7 @@ use fata_xenstore::{Client, decimal};
 use crate::end::End;
 use crate::layout::{Layout, ORDERS, Side, Sizes, WAITING, WRITTEN};
 use crate::link::{Domain, Granted, Maker};
+use crate::vchan::State;
 use crate::{Error, Vchan};
 
 /// What a domain makes vchans with. Clones are the same.
@@ -22,6 +25,8 @@ use crate::{Error, Vchan};
 pub struct Vchans {
     maker: Rc<dyn Maker>,
     store: Client,
+    /// Those that were made, some of which are gone.
+    made: Rc<RefCell<Vec<Weak<State>>>>,
 }
 
 impl Vchans {
@@ -32,6 +37,7 @@ impl Vchans {
         Self {
             maker: Rc::new(Domain { table, ports }),
             store: store.clone(),
+            made: Rc::default(),
         }
     }
 
@@ -64,9 +70,25 @@ impl Vchans {
             store: self.store.clone(),
             path: String::from(path),
         };
-        let vchan = Vchan::new(end, Kept::Nodes(nodes));
+        let vchan = self.note(Vchan::new(end, Kept::Nodes(nodes)));
         self.publish(client, path, first, port).await?;
         Ok(vchan)
+    }
+
+    /// Closes all that were made. To be called before the domain is suspended: Xen saves no domain that has others' pages mapped.
+    pub fn close_all(&self) {
+        let made = self.made.take();
+        made.iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|state| state.end_with(Error::Closed));
+    }
+
+    fn note(&self, vchan: Vchan) -> Vchan {
+        let mut made = self.made.borrow_mut();
+        made.retain(|state| state.strong_count() > 0);
+        made.push(Rc::downgrade(&vchan.0));
+        drop(made);
+        vchan
     }
 
     async fn publish(&self, client: DomId, path: &str, first: GrantRef, port: Port) -> Result<(), Error> {
@@ -112,7 +134,7 @@ impl Vchans {
         end.ask(WRITTEN);
         end.set_open(true);
         let watch = self.watch(node(path, "ring-ref"), first, end.lost.clone())?;
-        Ok(Vchan::new(end, Kept::Watch(watch)))
+        Ok(self.note(Vchan::new(end, Kept::Watch(watch))))
     }
 
     /// Raises `lost` when the server's node goes or changes: it goes with the server's domain, unlike the pages.

@@ -207,6 +207,25 @@ fn a_live_flag_that_flaps_is_an_end_or_a_peer() {
     });
 }
 
+/// Only before it has come is a client not there yet.
+#[test]
+fn a_client_that_says_it_never_came_is_gone() {
+    check(0..20, |sim| {
+        let domain = sim.domain("server");
+        let (ended, seen) = server(sim, &domain, Sizes::default(), async |vchan, _| {
+            vchan.read(&mut [0; 8]).await
+        });
+        let client = Client::connect(sim, &domain);
+        sim.run_for(SECOND / 10);
+        assert!(seen.borrow().is_none());
+        client.set_live(2);
+        sim.run_until(|| seen.borrow().is_some(), SECOND);
+        assert_eq!(seen.take().unwrap(), Ok(0));
+        drop(client);
+        finish(sim, &[(&domain, &ended)]);
+    });
+}
+
 /// Rule 55: events for nothing are listened to less and less often.
 #[test]
 fn xsa_391_a_vchan_peer_that_signals_for_nothing() {

@@ -51,6 +51,8 @@ pub(super) struct XenPort<H: Hypervisor> {
     #[cfg(feature = "net")]
     store_problem: RefCell<Option<String>>,
     name: OnceCell<String>,
+    #[cfg(feature = "vchan")]
+    vchans: OnceCell<fata_vchan::Vchans>,
     #[cfg(feature = "net")]
     interfaces: Interfaces<H>,
     /// Has them come and go.
@@ -74,6 +76,8 @@ impl<H: Hypervisor> XenPort<H> {
             #[cfg(feature = "net")]
             store_problem: RefCell::default(),
             name: OnceCell::new(),
+            #[cfg(feature = "vchan")]
+            vchans: OnceCell::new(),
             #[cfg(feature = "net")]
             interfaces: Interfaces::new(),
             #[cfg(feature = "net")]
@@ -178,6 +182,14 @@ impl<H: Hypervisor> XenPort<H> {
     pub(super) async fn disconnect(&self) {
         #[cfg(feature = "net")]
         self.interfaces.stop().await;
+    }
+
+    /// Gives up what cannot be there while the domain is suspended.
+    #[cfg(all(feature = "suspend", feature = "vchan"))]
+    pub(super) fn let_go(&self) {
+        if let Some(vchans) = self.vchans.get() {
+            vchans.close_all();
+        }
     }
 
     /// Goes on in a new Xen domain: whatever Xen or another domain knew of us is to be made anew.
@@ -285,7 +297,8 @@ impl<H: Hypervisor> Port for XenPort<H> {
     #[cfg(feature = "vchan")]
     fn vchans(&self) -> Option<fata_vchan::Vchans> {
         let store = self.store.get()?;
-        Some(fata_vchan::Vchans::new(&self.table, &self.ports, store))
+        let make = || fata_vchan::Vchans::new(&self.table, &self.ports, store);
+        Some(self.vchans.get_or_init(make).clone())
     }
 
     #[cfg(feature = "net")]

@@ -4,6 +4,7 @@
 //! control/shutdown = "suspend", which Control empties
 //!   -> tasks are told, and may ask for a moment         (Lifecycle)
 //!   -> xenstore falls quiet, the console is flushed     (what is in the rings now does not come along)
+//!   -> streams to other domains are closed
 //!   -> Hypervisor::suspend .................................. the domain stands still
 //!   -> cancelled: nothing has changed
 //!      restored: clock, ports, grants, console, store, devices begin again, in this order
@@ -34,6 +35,9 @@ pub(super) async fn suspend<H: Hypervisor>(port: &XenPort<H>, store: &Store<H>, 
         log::error!("not suspended: xenstore does not answer");
         return lifecycle.cancelled();
     };
+    // Now that nobody can make another.
+    #[cfg(feature = "vchan")]
+    port.let_go();
     port.console().flush(port.clock(), CONSOLE_PATIENCE);
     let suspended = port.hypervisor().suspend();
     if suspended == Ok(Suspended::Restored) {

@@ -122,6 +122,10 @@ impl Connection {
     pub(crate) fn due(&self, server: &Server) -> Option<String> {
         let guest = self.dom0.machine.domain(self.domain)?;
         guest.sleep.get()?;
+        // What has ended hears nothing.
+        if guest.shutdown.get().is_some() {
+            return None;
+        }
         let own = guest.store.get()?.port.get();
         if !self.dead && self.load(RSP_PROD) != self.load(RSP_CONS) && !guest.is_pending(own) {
             return Some(format!("{} sleeps over what xenstored has written", self.domain));
