@@ -50,7 +50,8 @@ fn devices_come_and_go() {
         .spawn(async move {
             let mut devices = Devices::new(&client, "vif").unwrap();
             while devices.changed().await.is_ok() {
-                log.borrow_mut().push(devices.list().await.unwrap());
+                let there = devices.list().await.unwrap();
+                log.borrow_mut().push(there);
             }
         })
         .detach();

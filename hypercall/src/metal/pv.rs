@@ -213,13 +213,18 @@ pub(super) fn map_grant_frame(index: u32, address: u64) -> Result<(), Errno> {
     }
 }
 
+/// What the domain builder, or the toolstack after a restore, says.
+fn start_info() -> StartInfo {
+    // SAFETY: init_pv was told that it is there for good. The toolstack writes it while we stand still, and only then; of us only
+    // `suspend` does.
+    unsafe { START_INFO.load(Ordering::Relaxed).read_volatile() }
+}
+
 /// Maps the shared-info page, and tells in it where the list of machine frames is: who saves or dumps the domain reads its
 /// memory by that.
 pub(super) fn map_shared_info() -> Result<(), Errno> {
-    let start_info = START_INFO.load(Ordering::Relaxed);
-    // SAFETY: init_pv was told that it is there for good. The toolstack writes it while we stand still, and only then.
-    let shared_info = unsafe { (&raw const (*start_info).shared_info).read_volatile() };
-    map(WINDOW.load(Ordering::Relaxed), Gfn(shared_info / PAGE_SIZE as u64))?;
+    let frame = Gfn(start_info().shared_info / PAGE_SIZE as u64);
+    map(WINDOW.load(Ordering::Relaxed), frame)?;
     let root = machine_frame(Pfn(ROOT.load(Ordering::Relaxed))).ok_or(Errno::EINVAL)?;
     let arch = &Xen(()).shared_info().arch;
     arch.max_pfn
@@ -236,25 +241,24 @@ pub(super) fn map_shared_info() -> Result<(), Errno> {
 /// `start_info` by the third argument, with the rings' pages in it by our own numbers, and leaves there what is new.
 /// Source: `process_start_info` in xen/tools/libs/guest/xg_sr_restore_x86_pv.c.
 pub(super) fn suspend() -> Result<Suspended, Errno> {
-    let start_info = START_INFO.load(Ordering::Relaxed);
-    let record = machine_frame(Pfn(start_info as u64 / PAGE_SIZE as u64)).ok_or(Errno::EINVAL)?;
+    let place = START_INFO.load(Ordering::Relaxed);
+    let record = machine_frame(Pfn(place as u64 / PAGE_SIZE as u64)).ok_or(Errno::EINVAL)?;
+    let told = StartInfo {
+        store_mfn: STORE.pfn.value.load(Ordering::Relaxed),
+        console_mfn: CONSOLE.pfn.value.load(Ordering::Relaxed),
+        ..start_info()
+    };
     // SAFETY: init_pv was told that the structure is there for good, writable, and that nobody else writes to it.
-    unsafe {
-        (&raw mut (*start_info).store_mfn).write_volatile(STORE.pfn.value.load(Ordering::Relaxed));
-        (&raw mut (*start_info).console_mfn).write_volatile(CONSOLE.pfn.value.load(Ordering::Relaxed));
-    }
+    unsafe { place.write_volatile(told) };
     unmap_window()?;
     let suspended = Xen(()).suspend_at(record.0)?;
     if suspended == Suspended::Restored {
-        // SAFETY: as above; the toolstack has written what is read here, and is done.
-        let [console, store] = unsafe {
-            [
-                (&raw const (*start_info).console_evtchn).read_volatile(),
-                (&raw const (*start_info).store_evtchn).read_volatile(),
-            ]
-        };
-        CONSOLE.evtchn.value.store(console.into(), Ordering::Relaxed);
-        STORE.evtchn.value.store(store.into(), Ordering::Relaxed);
+        let told = start_info();
+        CONSOLE
+            .evtchn
+            .value
+            .store(told.console_evtchn.into(), Ordering::Relaxed);
+        STORE.evtchn.value.store(told.store_evtchn.into(), Ordering::Relaxed);
     }
     Ok(suspended)
 }
