@@ -215,9 +215,9 @@ pub(super) fn map_grant_frame(index: u32, address: u64) -> Result<(), Errno> {
 
 /// What the domain builder, or the toolstack after a restore, says.
 fn start_info() -> StartInfo {
-    // SAFETY: init_pv was told that it is there for good. The toolstack writes it while we stand still, and only then; of us only
-    // `suspend` does.
-    unsafe { START_INFO.load(Ordering::Relaxed).read_volatile() }
+    // SAFETY: init_pv was told that it is there for good. The toolstack writes it while we stand still, which is inside a
+    // hypercall, and the compiler knows that those change memory; of us only `suspend` writes it.
+    unsafe { START_INFO.load(Ordering::Relaxed).read() }
 }
 
 /// Maps the shared-info page, and tells in it where the list of machine frames is: who saves or dumps the domain reads its
@@ -249,7 +249,7 @@ pub(super) fn suspend() -> Result<Suspended, Errno> {
         ..start_info()
     };
     // SAFETY: init_pv was told that the structure is there for good, writable, and that nobody else writes to it.
-    unsafe { place.write_volatile(told) };
+    unsafe { place.write(told) };
     unmap_window()?;
     let suspended = Xen(()).suspend_at(record.0)?;
     if suspended == Suspended::Restored {
