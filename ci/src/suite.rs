@@ -89,6 +89,7 @@ fn tests() -> impl Iterator<Item = Test> {
         input::TESTS,
         suspend::TESTS,
         shim::TESTS,
+        debug::CORES,
         pv::TESTS,
         pv::TESTS_OF_BOTH,
         vchan::TESTS,

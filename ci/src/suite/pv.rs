@@ -25,8 +25,6 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     boot::a_panic_is_reported_and_crashes,
     debug::a_fault_leads_to_the_source,
     debug::a_panic_leads_to_the_source,
-    debug::a_core_of_a_running_guest_shows_its_loop,
-    debug::a_crash_leaves_a_core_that_shows_the_fault,
     boot::page_zero_is_not_mapped,
     boot::text_cannot_be_written,
     boot::data_cannot_be_executed,
