@@ -126,3 +126,47 @@ impl Control {
         }
     }
 }
+
+/// Where the toolstack writes a letter (`xl sysrq`).
+const SYSRQ: &str = "control/sysrq";
+
+/// The letters that an administrator sends with `xl sysrq`, one after the other.
+#[derive(Debug)]
+pub struct Sysrq {
+    client: Client,
+    watch: Watch,
+}
+
+impl Sysrq {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub fn new(client: &Client) -> Result<Self, Error> {
+        Ok(Self {
+            client: client.clone(),
+            watch: client.watch(SYSRQ)?,
+        })
+    }
+
+    /// Waits for the next letter, and takes it: the node is emptied.
+    ///
+    /// # Errors
+    /// See [`Client`]. A node that is missing, forbidden or holds no letter is waited for.
+    pub async fn next(&mut self) -> Result<u8, Error> {
+        loop {
+            self.watch.changed().await?;
+            let value = match self.client.read(SYSRQ).await {
+                Ok(value) => value,
+                Err(Error::Refused(_) | Error::Disconnected | Error::Restored) => continue, // set again, the watch fires again
+                Err(error) => return Err(error),
+            };
+            if let [letter, ..] = value[..]
+                && letter.is_ascii_alphanumeric()
+            {
+                self.client.write_unanswered(SYSRQ, b"");
+                return Ok(letter);
+            }
+        }
+    }
+}

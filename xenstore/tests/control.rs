@@ -8,7 +8,7 @@ use std::rc::Rc;
 use common::Rig;
 use fata_hypercall::Errno;
 use fata_xenstore::Error;
-use fata_xenstore::control::{Control, Request};
+use fata_xenstore::control::{Control, Request, Sysrq};
 
 #[test]
 fn shutdown_requests_are_taken_once() {
@@ -77,4 +77,31 @@ fn a_domain_that_can_be_saved_says_so() {
     rig.server.set("control/shutdown", "suspend");
     assert_eq!(rig.finish(task), Ok(Request::Suspend));
     assert_eq!(rig.server.get("control/shutdown"), Some(""), "acknowledged");
+}
+
+#[test]
+fn a_letter_is_taken_once_and_junk_is_none() {
+    let mut rig = Rig::new();
+    let store = rig.client();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&seen);
+    let task = rig.handle().spawn(async move {
+        let mut letters = Sysrq::new(&store)?;
+        loop {
+            let letter = letters.next().await?;
+            log.borrow_mut().push(letter);
+        }
+        #[expect(unreachable_code, reason = "it gives the block its type")]
+        Ok::<(), Error>(())
+    });
+    rig.settle();
+    for value in ["m", "", "\0", "\u{7}", "h", "crash"] {
+        rig.server.set("control/sysrq", value);
+        rig.settle();
+        if value.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+            assert_eq!(rig.server.get("control/sysrq"), Some(""), "{value:?}");
+        }
+    }
+    assert_eq!(*seen.borrow(), b"mhc");
+    drop(task);
 }

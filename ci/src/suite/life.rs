@@ -11,6 +11,12 @@ pub(super) const TESTS: &[Test] = &[
     ("life::reboot_boots_again", reboot_boots_again),
     ("life::an_idle_guest_uses_no_time", an_idle_guest_uses_no_time),
     ("life::pause_and_unpause", pause_and_unpause),
+    ("life::letters_are_obeyed", letters_are_obeyed),
+    (
+        "life::a_letter_crashes_it_with_a_report",
+        a_letter_crashes_it_with_a_report,
+    ),
+    ("life::an_nmi_is_reported", an_nmi_is_reported),
 ];
 
 pub(super) fn shutdown_is_a_clean_power_off(bench: &Bench<'_>) -> Result<(), Failure> {
@@ -67,5 +73,40 @@ pub(super) fn pause_and_unpause(bench: &Bench<'_>) -> Result<(), Failure> {
     std::thread::sleep(Duration::from_secs(2));
     bench.dom0(&format!("xl unpause {}", http.name))?;
     bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+    Ok(())
+}
+
+pub(super) fn letters_are_obeyed(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?)?;
+    http.says("listening")?;
+    for (letter, answer) in [
+        ("m", "in quarantine"),
+        ("t", "watches; up"),
+        ("n", "net0: link up"),
+        ("h", "o power off at once"),
+    ] {
+        bench.dom0(&format!("xl sysrq {} {letter}", http.name))?;
+        http.says(answer)?;
+    }
+    bench.dom0(&format!("xl sysrq {} o", http.name))?;
+    http.ends().map(drop)
+}
+
+pub(super) fn a_letter_crashes_it_with_a_report(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?.line("on_crash = \"preserve\""))?;
+    http.says("listening")?;
+    bench.dom0(&format!("xl sysrq {} c", http.name))?;
+    let console = http.crashes()?;
+    ensure!(console.contains("as the administrator wishes"), "no report:\n{console}");
+    Ok(())
+}
+
+/// The classic question to a guest that hangs: where are you? It ends with the answer.
+fn an_nmi_is_reported(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?.line("on_crash = \"preserve\""))?;
+    http.says("listening")?;
+    bench.dom0(&format!("xl trigger {} nmi", http.name))?;
+    let console = http.crashes()?;
+    ensure!(console.contains("backtrace"), "no report:\n{console}");
     Ok(())
 }

@@ -47,6 +47,8 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     life::reboot_boots_again,
     life::an_idle_guest_uses_no_time,
     life::pause_and_unpause,
+    life::letters_are_obeyed,
+    life::a_letter_crashes_it_with_a_report,
     devices::a_download_survives_another_interface,
     devices::netback_is_loaded_anew_under_a_server,
     balloon::it_shrinks_and_grows,

@@ -14,6 +14,8 @@ use fata_xenstore::decimal;
 #[cfg(feature = "balloon")]
 use super::balloon;
 use super::port::XenPort;
+#[cfg(feature = "sysrq")]
+use super::sysrq;
 use super::{Application, End, control};
 use crate::Env;
 use crate::args;
@@ -68,8 +70,15 @@ impl<H: Hypervisor> Life<H> {
             self.handle
                 .spawn(control::watch(Rc::clone(&self.port), store.clone(), env.clone()))
         });
+        #[cfg(feature = "sysrq")]
+        let letters = self.port.store().map(|store| {
+            self.handle
+                .spawn(sysrq::obey(Rc::clone(&self.port), store.client().clone(), env.clone()))
+        });
         let ended = select(application(env.clone()), pin!(stop(env.shutdown(), &self.handle))).await;
         drop(watcher);
+        #[cfg(feature = "sysrq")]
+        drop(letters);
         #[cfg(feature = "balloon")]
         drop(balloon);
         self.port.stop_following();

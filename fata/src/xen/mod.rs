@@ -18,6 +18,8 @@ mod life;
 mod port;
 #[cfg(feature = "suspend")]
 mod suspend;
+#[cfg(feature = "sysrq")]
+mod sysrq;
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
