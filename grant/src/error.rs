@@ -28,7 +28,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMemory => f.write_str("no memory for pages to share"),
-            Self::Exhausted { wanted, free } => write!(f, "grant table full: {wanted} references wanted, {free} free"),
+            Self::Exhausted { wanted, free } => write!(
+                f,
+                "grant table full: {wanted} references wanted, {free} free (max_grant_frames= in the domain's configuration)"
+            ),
             Self::Grow(errno) => write!(f, "grant table cannot grow: {errno}"),
             Self::TooHigh(gfn) => write!(f, "page {:#x} is out of reach of the grant table", gfn.0),
         }

@@ -59,6 +59,7 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     suspend::a_copy_changes_nothing,
     suspend::a_save_that_fails_changes_nothing,
     suspend::four_interfaces,
+    suspend::a_guest_with_a_balloon,
     suspend::a_guest_without_a_backend,
     suspend::tasks_are_told_and_clocks_are_right,
     vchan::libxenvchan_connects_to_us,

@@ -15,6 +15,7 @@ pub(super) const TESTS: &[Test] = &[
         a_save_that_fails_changes_nothing,
     ),
     ("suspend::four_interfaces", four_interfaces),
+    ("suspend::a_guest_with_a_balloon", a_guest_with_a_balloon),
     ("suspend::a_guest_without_a_backend", a_guest_without_a_backend),
     ("suspend::a_copy_changes_nothing", a_copy_changes_nothing),
     (
@@ -205,6 +206,31 @@ pub(super) fn four_interfaces(bench: &Bench<'_>) -> Result<(), Failure> {
         ))?;
     }
     Ok(())
+}
+
+/// What is in the balloon is not saved, and can be had back.
+pub(super) fn a_guest_with_a_balloon(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?.memory_mib(24))?;
+    http.says("listening")?;
+    for script in [
+        "xl mem-set NAME 16",
+        SAVE_AND_RESTORE,
+        "xl mem-set NAME 24",
+        SAVE_AND_RESTORE,
+    ] {
+        toolstack(bench, &http, script)?;
+        bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+    }
+    bench.dom0(&format!(
+        "n=0; until test $(xl list {0} | awk 'END {{ print $3 }}') -ge 23; do n=$((n+1)); test $n -lt 100; usleep 100000; done",
+        http.name
+    ))?;
+    bench
+        .peer(&format!(
+            "http {}:80 / --requests 100 --parallel 8 --expect Fata",
+            http.v4
+        ))
+        .map(drop)
 }
 
 /// In the middle of the handshake: netback waits for the hotplug script's word, which was taken back. In the next life it

@@ -11,8 +11,8 @@ use super::port::XenPort;
 use crate::Env;
 
 /// What is printed for any letter that means nothing.
-const HELP: &[u8] =
-    b"sysrq: m memory, t tasks, n network, c crash with a report, b reboot at once, o power off at once\n";
+const HELP: &str =
+    "sysrq: m memory, t tasks, n network, c crash with a report, b reboot at once, o power off at once\n";
 
 /// Obeys, as long as the store lives.
 pub(super) async fn obey<H: Hypervisor>(port: Rc<XenPort<H>>, store: Client, env: Env) {
@@ -53,9 +53,9 @@ pub(super) async fn obey<H: Hypervisor>(port: Rc<XenPort<H>>, store: Client, env
                 )
             }),
             b'c' => panic!("sysrq: crash, as the administrator wishes"),
-            b'b' => Ok(port.hypervisor().shutdown(ShutdownReason::Reboot)),
-            b'o' => Ok(port.hypervisor().shutdown(ShutdownReason::PowerOff)),
-            _ => Ok(port.console().write(HELP)),
+            b'b' => return port.hypervisor().shutdown(ShutdownReason::Reboot),
+            b'o' => return port.hypervisor().shutdown(ShutdownReason::PowerOff),
+            _ => console.write_str(HELP),
         };
     }
 }
