@@ -67,6 +67,7 @@
 //! | change or record packets | [`wire::Switch`] |
 //! | make a hypercall fail, once or by chance | [`Domain::faults`] |
 //! | have events come late, twice, or without a cause | [`Domain::set_event_faults`], [`Sim::spurious_events`] |
+//! | save and restore a domain, or only copy it | [`Sim::suspend`] |
 //! | have xenstored pause, refuse commits, repeat events | [`Store::set_stopped`], [`Store::set_faults`] |
 //! | kill a driver domain, start it anew, have it hang | [`Netback::crash`], [`restart`](Netback::restart), [`set_silent`](Netback::set_silent) |
 //! | have a backend break the rules | [`Netback::set_malice`] |
@@ -83,7 +84,7 @@
 //!
 //! # What is not simulated
 //!
-//! Several vCPUs, the FIFO event ABI, grant table version 2, suspend. A domain that calls
+//! Several vCPUs, the FIFO event ABI, grant table version 2. A domain that calls
 //! [`poll`](fata_hypercall::Hypervisor::poll) twice in one turn does not wait in between: nobody else can run then.
 
 mod canary;
