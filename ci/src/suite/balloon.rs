@@ -11,6 +11,10 @@ pub(super) const TESTS: &[Test] = &[
         "balloon::it_starts_small_and_grows_to_its_maximum",
         it_starts_small_and_grows_to_its_maximum,
     ),
+    (
+        "balloon::twenty_times_to_the_floor_under_load",
+        twenty_times_to_the_floor_under_load,
+    ),
 ];
 
 pub(super) fn it_shrinks_and_grows(bench: &Bench<'_>) -> Result<(), Failure> {
@@ -53,10 +57,46 @@ pub(super) fn it_starts_small_and_grows_to_its_maximum(bench: &Bench<'_>) -> Res
     Ok(())
 }
 
+/// More is asked back than there is, again and again, while requests are answered: none fails, and it says so once a time.
+pub(super) fn twenty_times_to_the_floor_under_load(bench: &Bench<'_>) -> Result<(), Failure> {
+    let http = bench.start(bench.server("http", "")?.memory_mib(32))?;
+    http.says("listening")?;
+    let at_first = memory(bench, &http)?;
+    bench.peer(&format!("http {}:80 / --expect Fata", http.v4))?;
+    bench.dom0(&format!(
+        "(/tmp/peer http {}:80 / --requests 6000 --parallel 4 --expect Fata > /tmp/load 2>&1; echo \"status $?\" >> /tmp/load) &",
+        http.v4
+    ))?;
+    for round in 0..20 {
+        bench.dom0(&format!("xl mem-set {} 4m", http.name))?;
+        // Two megabytes stay free; a batch more may do so for a moment.
+        let mut looks = 0;
+        while memory(bench, &http)?.free > 3.2 * 1048576.0 {
+            looks += 1;
+            ensure!(looks < 200, "round {round}: it keeps {:?}", memory(bench, &http)?);
+        }
+        set(bench, &http, 32)?;
+    }
+    bench.dom0("n=0; until grep -q status /tmp/load; do n=$((n+1)); test $n -lt 600; usleep 100000; done")?;
+    let result = bench.dom0("cat /tmp/load; rm /tmp/load")?;
+    ensure!(result.contains("status 0"), "requests failed: {result}");
+    let console = http.says("were asked back")?;
+    ensure!(
+        console.matches("were asked back").count() <= 20,
+        "it complains too often:\n{console}"
+    );
+    ensure!(
+        memory(bench, &http)?.total == at_first.total,
+        "it has less than at first"
+    );
+    Ok(())
+}
+
 /// What the guest says that it has, in bytes.
 #[derive(Debug)]
 struct Memory {
     total: f64,
+    free: f64,
     ballooned: f64,
 }
 
@@ -66,6 +106,7 @@ fn memory(bench: &Bench<'_>, http: &Running<'_>) -> Result<Memory, Failure> {
     let number = |name: &str| stats["memory"][name].as_f64().unwrap_or(-1.0);
     Ok(Memory {
         total: number("total"),
+        free: number("free"),
         ballooned: number("ballooned"),
     })
 }
