@@ -21,10 +21,5 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(tables.end <= info.pages() * 4096 && tables.start.is_multiple_of(4096));
     assert_eq!(list.end - list.start, info.pages() * 8);
     assert!(info.command_line().len() <= 1024);
-    let _ = (
-        info.shared_info(),
-        info.console(),
-        info.store(),
-        info.is_initial_domain(),
-    );
+    let _ = (info.console(), info.store(), info.is_initial_domain());
 });
