@@ -53,7 +53,6 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     devices::netback_is_loaded_anew_under_a_server,
     balloon::it_shrinks_and_grows,
     balloon::it_starts_small_and_grows_to_its_maximum,
-    balloon::twenty_times_to_the_floor_under_load,
     input::a_backend_that_never_connects,
     suspend::a_download_survives,
     suspend::nothing_is_left_behind,
