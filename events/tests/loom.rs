@@ -14,6 +14,7 @@ use std::task::{Poll, Waker};
 use common::Fake;
 use fata_events::xen::{PvClock, XenLoop};
 use fata_events::{Executor, JoinHandle, ManualClock};
+use fata_hypercall::abi::event_fifo::WORDS_PER_PAGE;
 use fata_hypercall::{Hypervisor, Port};
 use loom::sync::atomic::Ordering::{AcqRel, Relaxed, Release, SeqCst};
 use loom::sync::atomic::{AtomicBool, AtomicU32, fence};
@@ -102,10 +103,8 @@ fn the_ready_queue_loses_and_doubles_nothing() {
     });
 }
 
-const PORT: Port = Port(3);
-
-/// The scheduler's and the event channels' part of Xen (`do_poll` in xen/common/sched/core.c, `evtchn_check_pollers` and
-/// `evtchn_2l_set_pending` in xen/common).
+/// The scheduler's and the event channels' part of Xen (`do_poll` in xen/common/sched/core.c, `evtchn_check_pollers` and what
+/// sets a port pending in xen/common).
 struct Xen {
     hv: Fake,
     /// The vCPU is in `SCHEDOP_poll`.
@@ -121,6 +120,8 @@ impl Xen {
         fence(SeqCst);
         if ports.iter().any(|port| self.hv.is_pending(*port)) {
             self.polling.swap(false, AcqRel);
+            // In the FIFO form it may be pending and not linked yet: for the few instructions that Xen has left to do.
+            thread::yield_now();
             return;
         }
         let mut asleep = self.sleep.lock().unwrap();
@@ -130,9 +131,8 @@ impl Xen {
     }
 
     /// The peer's `EVTCHNOP_send`. Only a bit that becomes set wakes.
-    fn send(&self) {
-        let pending = &self.hv.shared_info().evtchn_pending[0];
-        if pending.fetch_or(1 << PORT.0, SeqCst) & 1 << PORT.0 != 0 {
+    fn send(&self, port: Port) {
+        if !self.hv.set_pending(port) {
             return;
         }
         fence(SeqCst);
@@ -143,18 +143,13 @@ impl Xen {
     }
 }
 
-/// A peer that signals at any moment, also between the loop's last look and its sleep: whoever waits for the port sees
-/// all that the peer wrote. If an event is lost the domain sleeps for ever, which loom reports as a deadlock.
-///
-/// Fails when `take` clears bits by a load and a store, when a bit is cleared after the look at the ring instead of before,
-/// when `wait_list` leaves the port out, and when the model of Xen looks at the ports before it marks the vCPU.
-#[test]
-fn an_event_that_comes_late_wakes_the_domain() {
+/// A peer that puts a message onto each of its rings, one after the other, and signals. For each ring there is a task. If an
+/// event is lost the domain sleeps for ever, which loom reports as a deadlock.
+fn late_events(fifo: bool, rounds: u32, ports: &'static [Port]) {
     let mut model = loom::model::Builder::new();
     // Without a bound it takes minutes; more than two switches against a thread's will have never found anything.
     model.preemption_bound = Some(3);
-    model.check(|| {
-        const MESSAGES: u32 = 2;
+    model.check(move || {
         let hv = Fake::new();
         let xen = Rc::new(Xen {
             hv: hv.clone(),
@@ -162,46 +157,73 @@ fn an_event_that_comes_late_wakes_the_domain() {
             sleep: Mutex::new(()),
             woken: Condvar::new(),
         });
-        // The turn in which the task ends goes to sleep, too, for ever.
-        let done = Rc::new(Cell::new(false));
+        // The turn in which the last task ends goes to sleep, too, for ever.
+        let left = Rc::new(Cell::new(ports.len()));
         hv.set_sleep({
-            let xen = Rc::clone(&xen);
-            let done = Rc::clone(&done);
+            let (xen, left) = (Rc::clone(&xen), Rc::clone(&left));
             move |ports| {
-                if !done.get() {
+                if left.get() > 0 {
                     xen.poll(ports);
                 }
             }
         });
         let mut guest = XenLoop::new(hv.clone());
-        let channel = guest.ports().adopt(PORT).unwrap();
-        let ring = Rc::new(AtomicU32::new(0));
-        let task = guest.handle().spawn({
-            let (ring, done) = (Rc::clone(&ring), Rc::clone(&done));
-            async move {
+        if fifo {
+            hv.offer_fifo();
+            drop(guest.ports().adopt(Port(WORDS_PER_PAGE as u32)));
+        }
+        let rings: Rc<[AtomicU32]> = ports.iter().map(|_| AtomicU32::new(0)).collect();
+        for (index, &port) in ports.iter().enumerate() {
+            let channel = guest.ports().adopt(port).unwrap();
+            let (rings, left) = (Rc::clone(&rings), Rc::clone(&left));
+            let task = async move {
                 loop {
                     let seen = channel.count();
-                    if ring.load(Relaxed) == MESSAGES {
-                        return done.set(true);
+                    if rings[index].load(Relaxed) == rounds {
+                        return left.set(left.get() - 1);
                     }
                     channel.after(seen).await;
                 }
-            }
-        });
+            };
+            guest.handle().spawn(task).detach();
+        }
         let peer = thread::spawn(move || {
-            for message in 1..=MESSAGES {
-                ring.store(message, Relaxed);
-                xen.send();
+            for message in 1..=rounds {
+                for (index, &port) in ports.iter().enumerate() {
+                    rings[index].store(message, Relaxed);
+                    xen.send(port);
+                }
             }
         });
-        while !done.get() {
+        while left.get() > 0 {
             guest.turn();
         }
         peer.join().unwrap();
         // It holds the hypervisor that holds it.
         hv.set_sleep(|_| ());
-        drop(task);
     });
+}
+
+/// A peer that signals at any moment, also between the loop's last look and its sleep: whoever waits for the port sees all
+/// that the peer wrote.
+///
+/// Fails when `take` clears bits by a load and a store, when a bit is cleared after the look at the ring instead of before,
+/// when `wait_list` leaves the port out, and when the model of Xen looks at the ports before it marks the vCPU.
+#[test]
+fn an_event_that_comes_late_wakes_the_domain() {
+    late_events(false, 2, &[Port(3)]);
+}
+
+/// The same in the FIFO form, for one port that is linked again and again.
+#[test]
+fn a_late_event_of_the_fifo_form_wakes_the_domain() {
+    late_events(true, 2, &[Port(3)]);
+}
+
+/// And for two ports: Xen links the second behind the first while that is taken out of the list.
+#[test]
+fn a_port_is_linked_while_its_neighbour_is_taken() {
+    late_events(true, 1, &[Port(2), Port(3)]);
 }
 
 /// Xen writes the clock while it is read: the reader sees the old values or the new ones, never some of each.

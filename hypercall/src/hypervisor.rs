@@ -2,6 +2,7 @@
 
 use core::ptr::NonNull;
 
+use crate::abi::event_fifo::{ControlBlock, EventWords};
 use crate::abi::grant_table::EntryV1;
 use crate::abi::shared_info::SharedInfo;
 use crate::{DomId, Errno, Gfn, GrantError, GrantRef, Port, SharedPage, SystemTime};
@@ -137,6 +138,32 @@ pub unsafe trait Hypervisor: Clone + 'static {
     /// # Errors
     /// `EINVAL` if the port is not open. A port whose other end has gone is no error.
     fn evtchn_send(&self, port: Port) -> Result<(), Errno>;
+
+    /// `EVTCHNOP_init_control` and `EVTCHNOP_expand_array`: from now on events come by the FIFO form, and there are at least
+    /// `pages` pages of event words, for 1024 ports each. To be called again for more. There is no way back, except that a
+    /// domain that is [restored](Suspended::Restored) begins with the two-level form.
+    ///
+    /// Every port is masked at first. What was pending before is pending afterwards; an event that comes in this very moment
+    /// may leave its bit in [`shared_info`](Hypervisor::shared_info).
+    ///
+    /// # Errors
+    /// `ENOSYS` if there is no such form, which is the default; `ENOMEM` if there is no memory for the words; whatever else
+    /// Xen says. There are as many pages as before.
+    fn evtchn_use_fifo(&self, pages: usize) -> Result<(), Errno> {
+        let _ = pages;
+        Err(Errno::ENOSYS)
+    }
+
+    /// Where the lists of the FIFO form begin; `None` while the domain uses the two-level form.
+    fn evtchn_control(&self) -> Option<&ControlBlock> {
+        None
+    }
+
+    /// The `index`th page of the FIFO form's words; `None` if there is none. The same index gives the same page.
+    fn evtchn_words(&self, index: usize) -> Option<&EventWords> {
+        let _ = index;
+        None
+    }
 
     // Scheduling (xen/include/public/sched.h)
 

@@ -8,7 +8,7 @@ use core::mem::{align_of, offset_of, size_of};
 
 use fata_hypercall::ShutdownReason;
 use fata_hypercall::abi::shared_info::{EVTCHN_WORDS, SharedInfo, VcpuInfo, VcpuTimeInfo};
-use fata_hypercall::abi::{event_channel, nr, pv, sched};
+use fata_hypercall::abi::{event_channel, event_fifo, nr, pv, sched};
 
 #[test]
 fn numbers_agree() {
@@ -35,6 +35,18 @@ fn numbers_agree() {
         (event_channel::CLOSE as u32, xen_sys::EVTCHNOP_close),
         (event_channel::SEND as u32, xen_sys::EVTCHNOP_send),
         (event_channel::ALLOC_UNBOUND as u32, xen_sys::EVTCHNOP_alloc_unbound),
+        (event_fifo::INIT_CONTROL as u32, xen_sys::EVTCHNOP_init_control),
+        (event_fifo::EXPAND_ARRAY as u32, xen_sys::EVTCHNOP_expand_array),
+        (event_fifo::PENDING, 1 << xen_sys::EVTCHN_FIFO_PENDING),
+        (event_fifo::MASKED, 1 << xen_sys::EVTCHN_FIFO_MASKED),
+        (event_fifo::LINKED, 1 << xen_sys::EVTCHN_FIFO_LINKED),
+        (event_fifo::BUSY, 1 << xen_sys::EVTCHN_FIFO_BUSY),
+        (event_fifo::LINK_MASK, xen_sys::EVTCHN_FIFO_LINK_MASK),
+        (
+            event_fifo::PRIORITY_DEFAULT as u32,
+            xen_sys::EVTCHN_FIFO_PRIORITY_DEFAULT,
+        ),
+        (event_fifo::PORTS, xen_sys::EVTCHN_FIFO_NR_CHANNELS),
         (sched::SHUTDOWN as u32, xen_sys::SCHEDOP_shutdown),
         (sched::POLL as u32, xen_sys::SCHEDOP_poll),
         (ShutdownReason::PowerOff as u32, xen_sys::SHUTDOWN_poweroff),
@@ -134,6 +146,26 @@ fn layouts_agree() {
         flags = flags,
         cs = cs,
         address = address
+    );
+    same_layout!(
+        event_fifo::ControlBlock,
+        xen_sys::evtchn_fifo_control_block,
+        ready = ready,
+        rsvd = _rsvd,
+        head = head
+    );
+    same_layout!(
+        event_fifo::InitControl,
+        xen_sys::evtchn_init_control,
+        control_gfn = control_gfn,
+        offset = offset,
+        vcpu = vcpu,
+        link_bits = link_bits
+    );
+    same_layout!(
+        event_fifo::ExpandArray,
+        xen_sys::evtchn_expand_array,
+        array_gfn = array_gfn
     );
     same_layout!(sched::Shutdown, xen_sys::sched_shutdown, reason = reason);
     assert_eq!(size_of_val(&SharedInfo::default().evtchn_pending), EVTCHN_WORDS * 8);

@@ -4,9 +4,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::time::Duration;
 
-use fata_hypercall::SystemTime;
-
-use super::pending::Place;
+use fata_hypercall::{Port, SystemTime};
 
 /// Events for nothing, in a row, that cost the peer nothing: an honest one causes some, for instance by signalling what
 /// has been found already.
@@ -28,19 +26,19 @@ pub(super) fn after(vain: u32) -> Duration {
 
 /// The ports that are left alone at the moment, and until when. They are few.
 #[derive(Debug, Default)]
-pub(super) struct Pauses(RefCell<Vec<(SystemTime, Place)>>);
+pub(super) struct Pauses(RefCell<Vec<(SystemTime, Port)>>);
 
 impl Pauses {
-    pub(super) fn contains(&self, place: Place) -> bool {
-        self.0.borrow().iter().any(|&(_, paused)| paused == place)
+    pub(super) fn contains(&self, port: Port) -> bool {
+        self.0.borrow().iter().any(|&(_, paused)| paused == port)
     }
 
-    pub(super) fn add(&self, until: SystemTime, place: Place) {
-        self.0.borrow_mut().push((until, place));
+    pub(super) fn add(&self, until: SystemTime, port: Port) {
+        self.0.borrow_mut().push((until, port));
     }
 
-    pub(super) fn remove(&self, place: Place) {
-        self.0.borrow_mut().retain(|&(_, paused)| paused != place);
+    pub(super) fn remove(&self, port: Port) {
+        self.0.borrow_mut().retain(|&(_, paused)| paused != port);
     }
 
     pub(super) fn clear(&self) {
@@ -52,7 +50,7 @@ impl Pauses {
     }
 
     /// Takes out a port whose pause is over.
-    pub(super) fn pop_due(&self, now: SystemTime) -> Option<Place> {
+    pub(super) fn pop_due(&self, now: SystemTime) -> Option<Port> {
         let mut pauses = self.0.borrow_mut();
         let due = pauses.iter().position(|&(until, _)| until <= now)?;
         Some(pauses.swap_remove(due).1)

@@ -4,34 +4,38 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::fmt;
-use core::future::Future;
-use core::pin::Pin;
-use core::task::{Context, Poll};
 use core::time::Duration;
 
+use fata_hypercall::abi::event_fifo::{self, ControlBlock, PRIORITY_DEFAULT, WORDS_PER_PAGE};
 use fata_hypercall::abi::sched::POLL_MAX_PORTS;
-use fata_hypercall::abi::shared_info::EVTCHN_WORDS;
+use fata_hypercall::abi::shared_info::EVTCHN_PORTS;
+use fata_hypercall::sync::{AtomicU32, Ordering};
 use fata_hypercall::{DomId, Errno, Hypervisor, Port, SystemTime};
 
-use super::Error;
+use super::awaited::Awaited;
 use super::clock::read_time;
-use super::pause::{self, Pauses};
-use super::pending::{self, PORTS_PER_WORD, Place};
-use crate::{Raised, Signal};
+use super::pause::Pauses;
+use super::{Channel, Error, fifo, two_level};
+use crate::Signal;
 
-struct Table<H> {
-    hv: H,
+/// From this port on the FIFO form is used: its first page of words is not enough any more.
+const FIFO_FROM: u32 = WORDS_PER_PAGE as u32;
+
+/// What a domain knows of its ports.
+pub(super) struct Table<H> {
+    pub(super) hv: H,
     /// The open ports' counters, by port. Xen gives out the lowest free number, so this is short.
     open: RefCell<Vec<Option<Signal>>>,
-    /// A bit per port: somebody waits for it. See [`Ports::dispatch`].
-    awaited: [Cell<u64>; EVTCHN_WORDS],
+    awaited: Awaited,
     /// Ports that somebody waits for and that are not listened to yet.
     pauses: Pauses,
-    /// Where the next dispatch and the next wait list begin.
+    /// Ports that had fired when somebody began to wait for them. Only in the FIFO form, where such a port is in no list. One
+    /// that was closed meanwhile does no harm here.
+    late: RefCell<Vec<Port>>,
+    /// Where the next dispatch begins. Only in the two-level form.
     next_dispatch: Cell<u32>,
-    next_list: Cell<u32>,
     /// How often the domain was restored: what was opened before is no port any more.
-    generation: Cell<u32>,
+    pub(super) generation: Cell<u32>,
     stats: Cell<EventStats>,
 }
 
@@ -49,7 +53,7 @@ pub struct EventStats {
 /// The domain's event channels: who owns which, and who waits for which.
 ///
 /// Clones are the same table. There is one per domain.
-pub struct Ports<H>(Rc<Table<H>>);
+pub struct Ports<H>(pub(super) Rc<Table<H>>);
 
 impl<H> Clone for Ports<H> {
     fn clone(&self) -> Self {
@@ -61,14 +65,14 @@ impl<H: Hypervisor> Ports<H> {
     /// Takes charge of the domain's event channels and masks them all.
     #[must_use]
     pub fn new(hv: H) -> Self {
-        pending::mask_all(hv.shared_info());
+        two_level::mask_all(hv.shared_info());
         Self(Rc::new(Table {
             hv,
             open: RefCell::default(),
-            awaited: [const { Cell::new(0) }; EVTCHN_WORDS],
+            awaited: Awaited::default(),
             pauses: Pauses::default(),
+            late: RefCell::default(),
             next_dispatch: Cell::new(0),
-            next_list: Cell::new(0),
             generation: Cell::new(0),
             stats: Cell::default(),
         }))
@@ -77,7 +81,7 @@ impl<H: Hypervisor> Ports<H> {
     /// Opens a port that `remote` may bind to. Dropping the channel closes it.
     ///
     /// # Errors
-    /// [`Error::Xen`] when Xen has no port for us.
+    /// [`Error::Xen`] when Xen has no port for us; [`Error::NoFifo`] when we cannot listen to the one it has.
     pub fn alloc(&self, remote: DomId) -> Result<Channel<H>, Error> {
         self.own(self.0.hv.evtchn_alloc_unbound(remote))
     }
@@ -85,7 +89,7 @@ impl<H: Hypervisor> Ports<H> {
     /// Connects to a port that `remote` left unbound for us. The new port is pending at once. Dropping the channel closes it.
     ///
     /// # Errors
-    /// [`Error::Xen`] when there is no such port, or Xen has none for us.
+    /// [`Error::Xen`] when there is no such port, or Xen has none for us; [`Error::NoFifo`] when we cannot listen to it.
     pub fn bind(&self, remote: DomId, port: Port) -> Result<Channel<H>, Error> {
         self.own(self.0.hv.evtchn_bind_interdomain(remote, port))
     }
@@ -93,7 +97,8 @@ impl<H: Hypervisor> Ports<H> {
     /// Takes a port that the toolstack opened: the console's or xenstore's. Dropping the channel leaves it open.
     ///
     /// # Errors
-    /// [`Error::BadPort`] if it cannot be a port; [`Error::InUse`] if somebody has it.
+    /// [`Error::BadPort`] if it cannot be a port; [`Error::InUse`] if somebody has it; [`Error::NoFifo`] if we cannot listen
+    /// to it.
     pub fn adopt(&self, port: Port) -> Result<Channel<H>, Error> {
         self.open(port, false)
     }
@@ -107,7 +112,7 @@ impl<H: Hypervisor> Ports<H> {
     }
 
     fn open(&self, port: Port, close: bool) -> Result<Channel<H>, Error> {
-        let place = pending::place(port).ok_or(Error::BadPort(port))?;
+        self.0.make_room(port)?;
         let index = port.0 as usize;
         let mut open = self.0.open.borrow_mut();
         if open.len() <= index {
@@ -119,19 +124,11 @@ impl<H: Hypervisor> Ports<H> {
         }
         let signal = Signal::new();
         *slot = Some(signal.clone());
-        Ok(Channel {
-            ports: self.clone(),
-            port,
-            generation: self.0.generation.get(),
-            place,
-            signal,
-            vain: Cell::new(0),
-            close,
-        })
+        Ok(Channel::new(self.clone(), port, signal, close))
     }
 
     /// Goes on in a new Xen domain ([`Suspended::Restored`](fata_hypercall::Suspended::Restored)): all ports are closed, and
-    /// all masks are set again.
+    /// all masks are set again. It has the two-level form, as every domain at its beginning.
     ///
     /// The channels there are become useless, but harmless: they signal nobody and close nothing, though their numbers may
     /// soon be somebody else's. Each fires once more, for the last time, so that who waits for one looks for another: its
@@ -140,9 +137,9 @@ impl<H: Hypervisor> Ports<H> {
         let table = &*self.0;
         table.generation.set(table.generation.get().wrapping_add(1));
         table.open.take().iter().flatten().for_each(Signal::raise);
-        table.awaited.iter().for_each(|word| word.set(0));
+        table.awaited.clear();
         table.pauses.clear();
-        pending::mask_all(table.hv.shared_info());
+        two_level::mask_all(table.hv.shared_info());
     }
 
     /// Takes what is pending, counts it and wakes who waits. `true` if there was anything.
@@ -155,40 +152,21 @@ impl<H: Hypervisor> Ports<H> {
     /// loop per turn, like everybody else. If there is nothing behind it, the port is waited for, but not listened to,
     /// for a while: see [`Channel::served`].
     ///
-    /// The cost is one load per 64 ports up to the highest one open, and one step per port that fired (rule 56).
+    /// The cost is one step per port that fired, and in the two-level form one load per 64 ports up to the highest one that was
+    /// ever waited for (rule 56).
     pub fn dispatch(&self) -> bool {
         let table = &*self.0;
         table.end_pauses();
-        let info = table.hv.shared_info();
-        let words = table.open.borrow().len().div_ceil(PORTS_PER_WORD);
-        // Each begins behind the port that was first in the last one, so that no port is first for ever.
-        let start = table.next_dispatch.get();
-        let start_bit = start % PORTS_PER_WORD as u32;
-        let mut word = start as usize / PORTS_PER_WORD;
-        let mut any = false;
-        for _ in 0..words {
-            if word >= words {
-                word = 0;
-            }
-            let mut fired = pending::take(info, word, table.awaited_in(word)).rotate_right(start_bit);
-            while fired != 0 {
-                let bit = (fired.trailing_zeros() + start_bit) % PORTS_PER_WORD as u32;
-                fired &= fired - 1;
-                if !any {
-                    any = true;
-                    table.next_dispatch.set((word * PORTS_PER_WORD) as u32 + bit + 1);
-                }
-                table.count(word, bit);
-            }
-            word += 1;
+        match table.hv.evtchn_control() {
+            None => table.dispatch_two_level(),
+            Some(control) => table.dispatch_fifo(control),
         }
-        any
     }
 
     /// How many ports somebody waits for.
     #[must_use]
     pub fn awaited(&self) -> usize {
-        self.0.awaited.iter().map(|word| word.get().count_ones() as usize).sum()
+        self.0.awaited.len()
     }
 
     /// When the next port is listened to again that is left alone at the moment; the loop must not sleep for longer.
@@ -225,51 +203,68 @@ impl<H: Hypervisor> Ports<H> {
     /// It takes 128. If there are [more](Self::awaited), each call gives the next 128, and the caller must not sleep
     /// for long: see [`XenLoop::turn`](super::XenLoop::turn).
     pub fn wait_list(&self, list: &mut [Port; POLL_MAX_PORTS]) -> usize {
-        let table = &*self.0;
-        let ports = table.open.borrow().len() as u32;
-        if ports == 0 {
-            return 0;
-        }
-        let words = (ports as usize).div_ceil(PORTS_PER_WORD);
-        let start = table.next_list.get() % ports;
-        let (start_word, start_bit) = ((start as usize) / PORTS_PER_WORD, start as usize % PORTS_PER_WORD);
-        let mut len = 0;
-        // The first word comes twice: its upper part first, its lower part last.
-        for step in 0..=words {
-            let word = (start_word + step) % words;
-            let part = match step {
-                0 => u64::MAX << start_bit,
-                _ if step == words => !(u64::MAX << start_bit),
-                _ => u64::MAX,
-            };
-            let mut bits = table.awaited_in(word) & part;
-            while bits != 0 {
-                let port = (word * PORTS_PER_WORD) as u32 + bits.trailing_zeros();
-                let Some(entry) = list.get_mut(len) else {
-                    table.next_list.set(port);
-                    return len;
-                };
-                bits &= bits - 1;
-                *entry = Port(port);
-                len += 1;
-            }
-        }
-        table.next_list.set(0);
-        len
+        self.0.awaited.list(list)
     }
 }
 
 impl<H: Hypervisor> Table<H> {
-    /// Somebody waits for the port: it is listened to, at once or when its pause is over.
-    fn listen(&self, place: Place, pause: Duration) {
-        if self.awaited_in(place.word) & place.bit != 0 || self.pauses.contains(place) {
-            return;
+    /// Sees that there is a pending bit for `port`, which may take the FIFO form.
+    fn make_room(&self, port: Port) -> Result<(), Error> {
+        if port.0 == 0 || port.0 >= event_fifo::PORTS {
+            return Err(Error::BadPort(port));
         }
-        if pause.is_zero() {
-            self.set_awaited(place, true);
-        } else {
+        if port.0 < FIFO_FROM || self.word(port).is_some() {
+            return Ok(());
+        }
+        let two_level = self.hv.evtchn_control().is_none();
+        // Each open port has a bit before and a word afterwards.
+        let ports = self.open.borrow().len().max(port.0 as usize + 1);
+        match self.hv.evtchn_use_fifo(ports.div_ceil(WORDS_PER_PAGE)) {
+            Ok(()) if two_level => self.change_over(),
+            Ok(()) => {}
+            Err(_) if two_level && port.0 < EVTCHN_PORTS => {}
+            Err(errno) => return Err(Error::NoFifo(port, errno)),
+        }
+        Ok(())
+    }
+
+    /// Takes what came in the two-level form, and listens in the FIFO form to what was listened to.
+    fn change_over(&self) {
+        let info = self.hv.shared_info();
+        for port in (0..self.open.borrow().len() as u32).map(Port) {
+            // An event that came while Xen changed over may have left its bit there, and the others are here.
+            let late = two_level::take_port(info, port);
+            if self.take(port) || late {
+                self.count(port);
+            } else if self.awaited.contains(port) {
+                self.listen(port, Duration::ZERO);
+            }
+        }
+    }
+
+    /// The port's word, in the FIFO form.
+    fn word(&self, port: Port) -> Option<&AtomicU32> {
+        let index = port.0 as usize;
+        self.hv
+            .evtchn_words(index / WORDS_PER_PAGE)?
+            .get(index % WORDS_PER_PAGE)
+    }
+
+    /// Somebody waits for the port: it is listened to, at once or when its pause is over.
+    pub(super) fn await_port(&self, port: Port, pause: Duration) {
+        if !self.awaited.contains(port) && !self.pauses.contains(port) {
+            self.listen(port, pause);
+        }
+    }
+
+    fn listen(&self, port: Port, pause: Duration) {
+        if !pause.is_zero() {
             let until = read_time(&self.hv).0.saturating_add(pause.as_nanos() as u64);
-            self.pauses.add(SystemTime(until), place);
+            return self.pauses.add(SystemTime(until), port);
+        }
+        self.awaited.insert(port);
+        if self.word(port).is_some_and(|word| !fifo::unmask(word)) {
+            self.late.borrow_mut().push(port);
         }
     }
 
@@ -278,185 +273,114 @@ impl<H: Hypervisor> Table<H> {
             return;
         }
         let now = read_time(&self.hv);
-        while let Some(place) = self.pauses.pop_due(now) {
-            self.set_awaited(place, true);
-        }
-    }
-}
-
-impl<H> Table<H> {
-    fn awaited_in(&self, word: usize) -> u64 {
-        self.awaited.get(word).map_or(0, Cell::get)
-    }
-
-    fn set_awaited(&self, place: Place, awaited: bool) {
-        if let Some(word) = self.awaited.get(place.word) {
-            word.set(if awaited {
-                word.get() | place.bit
-            } else {
-                word.get() & !place.bit
-            });
+        while let Some(port) = self.pauses.pop_due(now) {
+            self.listen(port, Duration::ZERO);
         }
     }
 
-    fn note(&self, change: impl FnOnce(&mut EventStats)) {
-        let mut stats = self.stats.get();
-        change(&mut stats);
-        self.stats.set(stats);
+    fn dispatch_two_level(&self) -> bool {
+        let info = self.hv.shared_info();
+        let words = self.awaited.words();
+        // Each begins behind the port that was first in the last one, so that no port is first for ever.
+        let start = self.next_dispatch.get();
+        let start_bit = start % 64;
+        let mut word = start as usize / 64;
+        let mut any = false;
+        for _ in 0..words {
+            if word >= words {
+                word = 0;
+            }
+            let mut fired = two_level::take(info, word, self.awaited.word(word)).rotate_right(start_bit);
+            while fired != 0 {
+                let bit = (fired.trailing_zeros() + start_bit) % 64;
+                fired &= fired - 1;
+                let port = Port(word as u32 * 64 + bit);
+                if !any {
+                    any = true;
+                    self.next_dispatch.set(port.0 + 1);
+                }
+                self.count(port);
+            }
+            word += 1;
+        }
+        any
+    }
+
+    fn dispatch_fifo(&self, control: &ControlBlock) -> bool {
+        let mut any = false;
+        loop {
+            let late = self.late.borrow_mut().pop();
+            let Some(port) = late else { break };
+            if self.awaited.contains(port) && self.take(port) {
+                any = true;
+                self.count(port);
+            }
+        }
+        // A port that is taken is masked, and is not linked again in this round.
+        while control.ready.load(Ordering::Relaxed) != 0 && control.ready.swap(0, Ordering::SeqCst) != 0 {
+            let mut next = control.head[PRIORITY_DEFAULT].load(Ordering::Relaxed);
+            while let Some(word) = self.word(Port(next)).filter(|_| next != 0) {
+                let port = Port(next);
+                let fired;
+                (next, fired) = fifo::unlink(word, self.awaited.contains(port));
+                if fired {
+                    any = true;
+                    self.count(port);
+                }
+            }
+        }
+        any
+    }
+
+    /// Takes the port's event, whether somebody waits for it or not; `true` if there was one. It is the caller's to count.
+    fn take(&self, port: Port) -> bool {
+        match self.word(port) {
+            Some(word) => fifo::take(word),
+            None => two_level::take_port(self.hv.shared_info(), port),
+        }
+    }
+
+    /// Takes the port's event and counts it, if there is one.
+    pub(super) fn look(&self, port: Port) {
+        if self.take(port) {
+            self.count(port);
+        }
+    }
+
+    /// Lets go of a port, which is closed if it is ours.
+    pub(super) fn release(&self, port: Port, close: bool) {
+        self.awaited.remove(port);
+        self.pauses.remove(port);
+        if let Some(word) = self.word(port) {
+            fifo::mask(word);
+        }
+        if let Some(slot) = self.open.borrow_mut().get_mut(port.0 as usize) {
+            *slot = None;
+        }
+        if close {
+            // It fails only for a port that is not open, and this one is.
+            let _ = self.hv.evtchn_close(port);
+            // Nobody sets the bit of a closed port; the next owner of the number shall not find an old event.
+            self.take(port);
+        }
     }
 
     /// Counts an event that was taken.
-    fn count(&self, word: usize, bit: u32) {
+    fn count(&self, port: Port) {
         self.note(|stats| stats.received += 1);
-        self.set_awaited(Place { word, bit: 1 << bit }, false);
-        let port = word * PORTS_PER_WORD + bit as usize;
-        let signal = self.open.borrow().get(port).cloned().flatten();
+        self.awaited.remove(port);
+        let signal = self.open.borrow().get(port.0 as usize).cloned().flatten();
         if let Some(signal) = signal {
             signal.raise();
         }
     }
 }
 
-/// An event channel that is ours.
-///
-/// A port's counter never loses an event: take the [`count`](Channel::count), look at the ring, and if there was
-/// nothing wait for something [`after`](Channel::after) that count. It is at least 1 after the first event, and it
-/// counts wake-ups, not signals: Xen folds signals together, and so do we.
-///
-/// A peer may signal as often as it likes without cause: look at the ring again after each wake, say what came of it
-/// ([`served`](Channel::served)), and wait again.
-///
-/// ```no_run
-/// # use fata_events::xen::Channel;
-/// # use fata_hypercall::Hypervisor;
-/// # struct Ring; impl Ring { fn pop(&self) -> Option<u8> { None } }
-/// async fn serve<H: Hypervisor>(channel: &Channel<H>, ring: &Ring) {
-///     loop {
-///         let seen = channel.count();
-///         let mut found = false;
-///         while let Some(_response) = ring.pop() {
-///             found = true;
-///         }
-///         channel.served(found);
-///         channel.after(seen).await;
-///     }
-/// }
-/// ```
-pub struct Channel<H: Hypervisor> {
-    ports: Ports<H>,
-    port: Port,
-    generation: u32,
-    place: Place,
-    signal: Signal,
-    /// Events for nothing since the last one for something.
-    vain: Cell<u32>,
-    /// Whether dropping closes the port.
-    close: bool,
-}
-
-impl<H: Hypervisor> Channel<H> {
-    /// Its number.
-    #[must_use]
-    pub fn port(&self) -> Port {
-        self.port
-    }
-
-    /// Whether the port is still ours: not if the domain was [restored](Ports::resume) since.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.generation == self.ports.0.generation.get()
-    }
-
-    /// Signals the peer: one hypercall. A peer that has gone does not notice, and neither do we.
-    pub fn notify(&self) {
-        if !self.is_open() {
-            return;
-        }
-        // It fails only for a port that is not open, and this one is.
-        let _ = self.ports.0.hv.evtchn_send(self.port);
-        self.ports.0.note(|stats| stats.sent += 1);
-    }
-
-    /// Events so far, with one that is pending at this moment.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        let table = &*self.ports.0;
-        if self.is_open() && pending::take(table.hv.shared_info(), self.place.word, self.place.bit) != 0 {
-            table.set_awaited(self.place, false);
-            table.note(|stats| stats.received += 1);
-            self.signal.raise();
-        }
-        self.signal.count()
-    }
-
-    /// Says what came of an event: whether the ring held anything new. To be called once for each wake.
-    ///
-    /// A peer that signals for nothing time after time is listened to after a pause, which doubles from 50 us to 10 ms
-    /// (rule 55, XSA-391). Whatever it has to say is found when the pause is over, so that an answer that took `t` is
-    /// seen after 2 `t` at the latest. One event for something ends this.
-    pub fn served(&self, found: bool) {
-        self.vain.set(if found { 0 } else { self.vain.get().saturating_add(1) });
-    }
-
-    /// Waits until the count is above `seen`; gives the new count.
-    pub fn after(&self, seen: u64) -> Event<'_, H> {
-        Event {
-            channel: self,
-            raised: self.signal.after(seen),
-        }
-    }
-
-    /// The same for hand-written futures.
-    ///
-    /// It looks at what was counted, not at the pending bit: that is counted by the next dispatch. So a task that
-    /// loops here gives way at least once per event, however fast the peer signals.
-    pub fn poll_after(&self, seen: u64, cx: &mut Context<'_>) -> Poll<u64> {
-        let poll = self.signal.poll_after(seen, cx);
-        self.await_if(poll)
-    }
-
-    /// Has the port listened to if somebody waits for it.
-    fn await_if(&self, poll: Poll<u64>) -> Poll<u64> {
-        if poll.is_pending() && self.is_open() {
-            self.ports.0.listen(self.place, pause::after(self.vain.get()));
-        }
-        poll
-    }
-}
-
-impl<H: Hypervisor> Drop for Channel<H> {
-    fn drop(&mut self) {
-        if !self.is_open() {
-            return;
-        }
-        let table = &*self.ports.0;
-        table.set_awaited(self.place, false);
-        table.pauses.remove(self.place);
-        if let Some(slot) = table.open.borrow_mut().get_mut(self.port.0 as usize) {
-            *slot = None;
-        }
-        if self.close {
-            // It fails only for a port that is not open, and this one is.
-            let _ = table.hv.evtchn_close(self.port);
-            // Nobody sets the bit of a closed port; the next owner of the number shall not find an old event.
-            pending::take(table.hv.shared_info(), self.place.word, self.place.bit);
-        }
-    }
-}
-
-/// The future of [`Channel::after`].
-#[must_use = "a future does nothing unless it is awaited"]
-pub struct Event<'a, H: Hypervisor> {
-    channel: &'a Channel<H>,
-    raised: Raised,
-}
-
-impl<H: Hypervisor> Future for Event<'_, H> {
-    type Output = u64;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u64> {
-        let poll = Pin::new(&mut self.raised).poll(cx);
-        self.channel.await_if(poll)
+impl<H> Table<H> {
+    pub(super) fn note(&self, change: impl FnOnce(&mut EventStats)) {
+        let mut stats = self.stats.get();
+        change(&mut stats);
+        self.stats.set(stats);
     }
 }
 
@@ -466,22 +390,5 @@ impl<H: Hypervisor> fmt::Debug for Ports<H> {
             .field("open", &self.len())
             .field("awaited", &self.awaited())
             .finish()
-    }
-}
-
-impl<H: Hypervisor> fmt::Debug for Channel<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channel")
-            .field("port", &self.port)
-            .field("count", &self.signal.count())
-            .finish()
-    }
-}
-
-impl<H: Hypervisor> fmt::Debug for Event<'_, H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event")
-            .field("port", &self.channel.port)
-            .finish_non_exhaustive()
     }
 }

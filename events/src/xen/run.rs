@@ -78,7 +78,8 @@ impl<H: Hypervisor> XenLoop<H> {
     ///
     /// # Why it does not spin
     ///
-    /// Poll returns at once only for a listed port that is pending, and the next dispatch clears exactly these.
+    /// Poll returns at once only for a listed port that is pending, and the next dispatch clears exactly these. In the FIFO
+    /// form one may be pending and not linked yet, for the few instructions that Xen has left to do on another processor.
     ///
     /// # More than 128 ports
     ///

@@ -1,15 +1,20 @@
 //! A hypervisor for tests of event channels and of what lives on one page: no peers, no memory, and a hook in every
 //! call, so that a test can have something happen at that very moment.
 
-use std::cell::{Cell, RefCell};
+#[path = "../../../sim/src/fifo_queue.rs"]
+mod fifo_queue;
+
+use std::array;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use fata_events::xen::XenLoop;
+use fata_hypercall::abi::event_fifo::{ControlBlock, EventWords, MASKED, PENDING, WORDS_PER_PAGE};
 use fata_hypercall::abi::grant_table::EntryV1;
 use fata_hypercall::abi::shared_info::SharedInfo;
+use fata_hypercall::sync::{AtomicU32, Ordering};
 use fata_hypercall::{
     DomId, Errno, Gfn, Hypervisor, Port, ServiceRing, SharedPage, ShutdownReason, SystemTime, Version,
 };
@@ -23,12 +28,25 @@ pub(crate) struct Poll {
     pub(crate) slept: bool,
 }
 
+/// The FIFO form's pages. There are more of them than any test needs.
+#[derive(Default)]
+pub(crate) struct Fifo {
+    queue: fifo_queue::Queue,
+    control: ControlBlock,
+    words: [OnceCell<EventWords>; 8],
+    /// Whether there is such a form.
+    offered: Cell<bool>,
+    /// Whether the domain has changed over to it.
+    in_use: Cell<bool>,
+}
+
 type Hook = Box<dyn FnMut(&Fake)>;
 type Sleep = Box<dyn Fn(&[Port])>;
 
 #[derive(Default)]
 pub(crate) struct State {
     info: SharedInfo,
+    pub(crate) fifo: Fifo,
     pub(crate) tsc: Cell<u64>,
     pub(crate) open: RefCell<BTreeSet<u32>>,
     pub(crate) sent: RefCell<Vec<Port>>,
@@ -68,6 +86,21 @@ impl Fake {
         Self(Rc::new(state))
     }
 
+    /// From now on the domain may have the FIFO form.
+    pub(crate) fn offer_fifo(&self) {
+        self.0.fifo.offered.set(true);
+    }
+
+    /// Forgets the FIFO form, as Xen does for a restored domain.
+    pub(crate) fn forget_fifo(&self) {
+        self.0.fifo.in_use.set(false);
+    }
+
+    fn word(&self, port: Port) -> Option<&AtomicU32> {
+        let index = port.0 as usize;
+        Some(&self.evtchn_words(index / WORDS_PER_PAGE)?[index % WORDS_PER_PAGE])
+    }
+
     /// Has `hook` called in every call that the loop makes.
     pub(crate) fn set_hook(&self, hook: impl FnMut(&Fake) + 'static) {
         *self.0.hook.borrow_mut() = Some(Box::new(hook));
@@ -89,13 +122,36 @@ impl Fake {
 
     /// What Xen does when the peer signals.
     pub(crate) fn signal(&self, port: Port) {
+        self.set_pending(port);
+    }
+
+    /// The same; `true` if the port was not pending before, for which a sleeping domain is woken.
+    pub(crate) fn set_pending(&self, port: Port) -> bool {
+        if self.0.fifo.in_use.get() {
+            let words = |port| self.word(port);
+            return self.0.fifo.queue.set_pending(&self.0.fifo.control, words, port);
+        }
         let (word, bit) = (port.0 as usize / 64, port.0 % 64);
-        self.0.info.evtchn_pending[word].fetch_or(1 << bit, Ordering::SeqCst);
+        self.0.info.evtchn_pending[word].fetch_or(1 << bit, Ordering::SeqCst) & 1 << bit == 0
     }
 
     pub(crate) fn is_pending(&self, port: Port) -> bool {
+        match self.word(port) {
+            Some(word) => word.load(Ordering::SeqCst) & PENDING != 0,
+            None => self.is_two_level_pending(port),
+        }
+    }
+
+    /// Whether the port's word has it masked, in the FIFO form.
+    pub(crate) fn is_masked(&self, port: Port) -> bool {
+        self.word(port)
+            .is_some_and(|word| word.load(Ordering::SeqCst) & MASKED != 0)
+    }
+
+    fn is_two_level_pending(&self, port: Port) -> bool {
         let (word, bit) = (port.0 as usize / 64, port.0 % 64);
-        self.0.info.evtchn_pending[word].load(Ordering::SeqCst) & 1 << bit != 0
+        let word = self.0.info.evtchn_pending.get(word);
+        word.is_some_and(|word| word.load(Ordering::SeqCst) & 1 << bit != 0)
     }
 
     /// What Xen does in a second in which `port` fires at every moment there is, in steps of a microsecond: it wakes the
@@ -176,6 +232,40 @@ unsafe impl Hypervisor for Fake {
             .ok_or(Errno::ENOSPC)?;
         open.insert(port);
         Ok(Port(port))
+    }
+
+    fn evtchn_use_fifo(&self, pages: usize) -> Result<(), Errno> {
+        let fifo = &self.0.fifo;
+        if !fifo.offered.get() {
+            return Err(Errno::ENOSYS);
+        }
+        let fresh = !fifo.in_use.get();
+        for (page, words) in fifo.words.get(..pages).ok_or(Errno::ENOMEM)?.iter().enumerate() {
+            if fresh || words.get().is_none() {
+                for (index, word) in words
+                    .get_or_init(|| array::from_fn(|_| AtomicU32::new(0)))
+                    .iter()
+                    .enumerate()
+                {
+                    let port = Port((page * WORDS_PER_PAGE + index) as u32);
+                    let pending = fresh && self.is_two_level_pending(port);
+                    word.store(if pending { MASKED | PENDING } else { MASKED }, Ordering::SeqCst);
+                }
+            }
+        }
+        // The last moment at which a peer sets a bit of the old form.
+        self.call_hook();
+        fifo.in_use.set(true);
+        Ok(())
+    }
+
+    fn evtchn_control(&self) -> Option<&ControlBlock> {
+        self.0.fifo.in_use.get().then_some(&self.0.fifo.control)
+    }
+
+    fn evtchn_words(&self, index: usize) -> Option<&EventWords> {
+        self.evtchn_control()?;
+        self.0.fifo.words.get(index)?.get()
     }
 
     fn evtchn_close(&self, port: Port) -> Result<(), Errno> {

@@ -3,6 +3,7 @@
 //! Device protocols (`io/netif.h`, `io/xs_wire.h`, ...) are with their drivers.
 
 pub mod event_channel;
+pub mod event_fifo;
 pub mod grant_table;
 pub mod hvm;
 pub mod memory;

@@ -19,11 +19,15 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 mod balloon;
 mod call;
+#[cfg(feature = "fifo")]
+mod fifo;
 mod foreign;
 pub mod pv;
 
 use call::{Gate, call, is_pv, set_gate};
 
+#[cfg(feature = "fifo")]
+use crate::abi::event_fifo::{ControlBlock, EventWords};
 use crate::abi::grant_table::{self, EntryV1};
 use crate::abi::shared_info::SharedInfo;
 use crate::abi::{event_channel, hvm, memory, nr, sched, vcpu};
@@ -400,6 +404,21 @@ unsafe impl Hypervisor for Xen {
         unsafe { call(nr::EVENT_CHANNEL_OP, event_channel::SEND, from_mut(&mut arg) as u64, 0) }.map(|_| ())
     }
 
+    #[cfg(feature = "fifo")]
+    fn evtchn_use_fifo(&self, pages: usize) -> Result<(), Errno> {
+        fifo::use_fifo(*self, pages)
+    }
+
+    #[cfg(feature = "fifo")]
+    fn evtchn_control(&self) -> Option<&ControlBlock> {
+        fifo::control()
+    }
+
+    #[cfg(feature = "fifo")]
+    fn evtchn_words(&self, index: usize) -> Option<&EventWords> {
+        fifo::words(index)
+    }
+
     fn poll(&self, ports: &[Port], deadline: Option<SystemTime>) {
         let ports = ports.get(..sched::POLL_MAX_PORTS).unwrap_or(ports);
         let mut arg = sched::Poll {
@@ -430,6 +449,10 @@ unsafe impl Hypervisor for Xen {
             return Err(Errno::EBUSY);
         }
         let suspended = if is_pv() { pv::suspend() } else { self.suspend_at(0) };
+        #[cfg(feature = "fifo")]
+        if suspended == Ok(Suspended::Restored) {
+            fifo::forget();
+        }
         if (is_pv() || suspended == Ok(Suspended::Restored)) && self.restore().is_err() {
             // Everybody's references point to what is not there any more.
             self.console_io(b"fata: the restored domain does not get back what it had\n");
