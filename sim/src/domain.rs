@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
+use fata_hypercall::abi::event_fifo::{ControlBlock, EventWords, PENDING};
 use fata_hypercall::abi::grant_table::EntryV1;
 use fata_hypercall::abi::sched::POLL_MAX_PORTS;
 use fata_hypercall::abi::shared_info::SharedInfo;
@@ -18,6 +19,7 @@ use fata_hypercall::{
 use crate::clock::Tsc;
 use crate::events::EventFaults;
 use crate::faults::{Call, Faults};
+use crate::fifo::Fifo;
 use crate::grants::{Foreign, Pins};
 use crate::machine::{Machine, SlotId};
 use crate::memory::{Memory, Run};
@@ -34,6 +36,8 @@ pub struct DomainConfig {
     pub pages: usize,
     /// Pages its grant table may grow to (`max_grant_frames`).
     pub grant_frames: u32,
+    /// The highest port it may have (`event_channels`).
+    pub event_channels: u32,
     /// Whether it has a console ring.
     pub console: bool,
     /// Whether it has a xenstore ring.
@@ -43,13 +47,14 @@ pub struct DomainConfig {
 }
 
 impl DomainConfig {
-    /// A domain with 4096 pages (16 MiB), 64 grant frames, a console and a store ring.
+    /// A domain with 4096 pages (16 MiB), 64 grant frames, 1023 event channels, a console and a store ring.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             pages: 4096,
             grant_frames: 64,
+            event_channels: 1023,
             console: true,
             store: true,
             zeroed_pages: true,
@@ -117,6 +122,7 @@ pub(crate) struct DomainState {
     pub(crate) pins: RefCell<Pins>,
     pub(crate) foreign: RefCell<Foreign>,
     pub(crate) ports: RefCell<PortTable>,
+    pub(crate) fifo: Fifo,
     /// Services of this domain that a port wakes. Only dom0 has any.
     pub(crate) port_owners: RefCell<BTreeMap<Port, SlotId>>,
     pub(crate) console: OnceCell<ServiceRun>,
@@ -156,7 +162,8 @@ impl DomainState {
             grants_claimed: Cell::new(false),
             pins: RefCell::default(),
             foreign: RefCell::default(),
-            ports: RefCell::default(),
+            ports: RefCell::new(PortTable::new(config.event_channels)),
+            fifo: Fifo::default(),
             port_owners: RefCell::default(),
             console: OnceCell::new(),
             store: OnceCell::new(),
@@ -209,6 +216,9 @@ impl DomainState {
     }
 
     pub(crate) fn is_pending(&self, port: Port) -> bool {
+        if let Some(word) = self.fifo.word(port) {
+            return word.load(SeqCst) & PENDING != 0;
+        }
         let word = self.info.shared_info().evtchn_pending.get(port.0 as usize / 64);
         word.is_some_and(|word| word.load(SeqCst) & 1 << (port.0 % 64) != 0)
     }
@@ -343,7 +353,7 @@ impl Domain {
         }
     }
 
-    /// Takes the pending bit of a port: true if it was set.
+    /// Takes the pending bit of a port, in the two-level form: true if it was set.
     pub fn take_pending(&self, port: Port) -> bool {
         let bit = 1 << (port.0 % 64);
         let word = self.state.info.shared_info().evtchn_pending.get(port.0 as usize / 64);
@@ -442,7 +452,8 @@ unsafe impl Hypervisor for Domain {
             return Err(errno);
         }
         let remote = if remote == DomId::SELF { self.id() } else { remote };
-        let port = self.state.ports.borrow_mut().open(PortState::Unbound { remote })?;
+        let state = PortState::Unbound { remote };
+        let port = self.state.ports.borrow_mut().open(state, &self.state.fifo)?;
         self.machine.note(0xa, u64::from(port.0));
         Ok(port)
     }
@@ -452,6 +463,21 @@ unsafe impl Hypervisor for Domain {
             return Err(errno);
         }
         self.bind_interdomain(remote, remote_port)
+    }
+
+    fn evtchn_use_fifo(&self, pages: usize) -> Result<(), Errno> {
+        if let Some(errno) = self.state.faults.consult(Call::EvtchnFifo) {
+            return Err(errno);
+        }
+        self.state.use_fifo(pages)
+    }
+
+    fn evtchn_control(&self) -> Option<&ControlBlock> {
+        self.state.fifo.control()
+    }
+
+    fn evtchn_words(&self, index: usize) -> Option<&EventWords> {
+        self.state.fifo.words(index)
     }
 
     fn evtchn_close(&self, port: Port) -> Result<(), Errno> {

@@ -19,6 +19,8 @@ pub enum Call {
     EvtchnAlloc,
     /// `evtchn_bind_interdomain`.
     EvtchnBind,
+    /// `evtchn_use_fifo`.
+    EvtchnFifo,
     /// `evtchn_close`.
     EvtchnClose,
     /// `evtchn_send`.

@@ -94,6 +94,8 @@ mod consoled;
 mod domain;
 mod events;
 mod faults;
+mod fifo;
+mod fifo_queue;
 mod grants;
 mod heap;
 mod leaks;

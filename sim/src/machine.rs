@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering::SeqCst;
 
+use fata_hypercall::abi::shared_info::SharedInfo;
 use fata_hypercall::{DomId, Errno, Port};
 
 use crate::domain::DomainState;
@@ -256,24 +257,17 @@ impl Machine {
 
     // Event channels
 
-    /// Sets a port pending in its domain's shared_info and wakes whom Xen would wake (evtchn_2l_set_pending).
+    /// Sets a port pending and wakes whom Xen would wake.
     pub(crate) fn raise(&self, domain: &DomainState, port: Port) {
         self.note(0xe, u64::from(domain.id().0) << 32 | u64::from(port.0));
-        let info = domain.info.shared_info();
-        let (word, bit) = (port.0 as usize / 64, 1_u64 << (port.0 % 64));
-        let Some(pending) = info.evtchn_pending.get(word) else {
-            return;
-        };
-        if pending.fetch_or(bit, SeqCst) & bit != 0 {
+        let fresh = domain
+            .fifo
+            .set_pending(port)
+            .unwrap_or_else(|| set_pending_two_level(domain.info.shared_info(), port));
+        if !fresh {
             return; // It was pending already: no edge, no wake-up.
         }
         domain.counters.events.set(domain.counters.events.get() + 1);
-        let vcpu = &info.vcpu_info[0];
-        if info.evtchn_mask[word].load(SeqCst) & bit == 0
-            && vcpu.evtchn_pending_sel.fetch_or(1 << word, SeqCst) & 1 << word == 0
-        {
-            vcpu.evtchn_upcall_pending.store(1, SeqCst);
-        }
         // evtchn_check_pollers: masked or not, and any port unless exactly one was polled for.
         if domain
             .sleep
@@ -320,10 +314,11 @@ impl Machine {
         if state != Some(PortState::Unbound { remote: local.id() }) {
             return Err(Errno::EINVAL);
         }
-        let port = local.ports.borrow_mut().open(PortState::Interdomain {
+        let state = PortState::Interdomain {
             remote: remote_id,
             port: remote_port,
-        })?;
+        };
+        let port = local.ports.borrow_mut().open(state, &local.fifo)?;
         remote.ports.borrow_mut().set(
             remote_port,
             PortState::Interdomain {
@@ -351,7 +346,26 @@ impl Machine {
         if let Some(pending) = domain.info.shared_info().evtchn_pending.get(word) {
             pending.fetch_and(!bit, SeqCst);
         }
+        domain.fifo.clear_pending(port);
         domain.port_owners.borrow_mut().remove(&port);
         Ok(())
     }
+}
+
+/// Sets a port's bit; whether it was clear (`evtchn_2l_set_pending`).
+fn set_pending_two_level(info: &SharedInfo, port: Port) -> bool {
+    let (word, bit) = (port.0 as usize / 64, 1_u64 << (port.0 % 64));
+    let Some(pending) = info.evtchn_pending.get(word) else {
+        return false;
+    };
+    if pending.fetch_or(bit, SeqCst) & bit != 0 {
+        return false;
+    }
+    let vcpu = &info.vcpu_info[0];
+    if info.evtchn_mask[word].load(SeqCst) & bit == 0
+        && vcpu.evtchn_pending_sel.fetch_or(1 << word, SeqCst) & 1 << word == 0
+    {
+        vcpu.evtchn_upcall_pending.store(1, SeqCst);
+    }
+    true
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+use fata_hypercall::abi::event_fifo::{ControlBlock, EventWords};
 use fata_hypercall::abi::grant_table::EntryV1;
 use fata_hypercall::abi::shared_info::SharedInfo;
 use fata_hypercall::{Gfn, PAGE_SIZE, SharedPage};
@@ -72,6 +73,20 @@ impl Run {
     pub(crate) const fn grant_entries(&self) -> &[EntryV1; EntryV1::PER_PAGE] {
         // SAFETY: the array is exactly one page and made of atomics only, for which any bytes are valid; the memory
         // lives as long as `self`.
+        unsafe { self.first.cast().as_ref() }
+    }
+
+    /// The first page as the control block of the FIFO form.
+    pub(crate) const fn control_block(&self) -> &ControlBlock {
+        // SAFETY: a ControlBlock is smaller than a page, less aligned, and made of atomics only, for which any bytes are
+        // valid; the memory lives as long as `self`.
+        unsafe { self.first.cast().as_ref() }
+    }
+
+    /// The first page as words of the FIFO form.
+    pub(crate) const fn event_words(&self) -> &EventWords {
+        // SAFETY: the words are exactly one page and made of atomics only, for which any bytes are valid; the memory lives as
+        // long as `self`.
         unsafe { self.first.cast().as_ref() }
     }
 

@@ -1,7 +1,10 @@
-//! Event channels, two-level ABI (xen/common/event_channel.c, event_2l.c as facts).
+//! Event channels (xen/common/event_channel.c as facts).
 
+use fata_hypercall::abi::event_fifo;
 use fata_hypercall::abi::shared_info::EVTCHN_PORTS;
 use fata_hypercall::{DomId, Errno, Port};
+
+use crate::fifo::Fifo;
 
 /// What is at the other end of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,21 +24,31 @@ pub enum PortState {
 }
 
 /// One domain's ports.
-#[derive(Default)]
 pub(crate) struct PortTable {
     /// Index: the port's number. Port 0 is never used.
     states: Vec<Option<PortState>>,
+    highest: u32,
 }
 
 impl PortTable {
-    /// Opens the lowest free port, as Xen does: a closed number comes back at once.
-    pub(crate) fn open(&mut self, state: PortState) -> Result<Port, Errno> {
-        if self.states.is_empty() {
-            self.states.push(None);
+    pub(crate) fn new(highest: u32) -> Self {
+        Self {
+            states: vec![None],
+            highest,
         }
-        let index = match self.states.iter().skip(1).position(Option::is_none) {
-            Some(free) => free + 1,
-            None if self.states.len() < EVTCHN_PORTS as usize => {
+    }
+
+    /// Opens the lowest free port, as Xen does: a closed number comes back at once, unless it is in a list still.
+    pub(crate) fn open(&mut self, state: PortState, fifo: &Fifo) -> Result<Port, Errno> {
+        let ports = if fifo.control().is_some() {
+            event_fifo::PORTS
+        } else {
+            EVTCHN_PORTS
+        };
+        let free = |index: &usize| self.states[*index].is_none() && !fifo.is_linked(Port(*index as u32));
+        let index = match (1..self.states.len()).find(free) {
+            Some(free) => free,
+            None if self.states.len() < ports.min(self.highest.saturating_add(1)) as usize => {
                 self.states.push(None);
                 self.states.len() - 1
             }

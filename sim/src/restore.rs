@@ -124,6 +124,7 @@ impl Domain {
         for port in ports {
             let _ = machine.close(state, port);
         }
+        state.fifo.forget();
         state.incarnation.set(state.incarnation.get() + 1);
         state.pins.borrow_mut().clear();
         for frame in state.grant_frames.iter().filter_map(|frame| frame.get()) {

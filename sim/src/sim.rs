@@ -77,6 +77,7 @@ impl Sim {
             console: false,
             store: false,
             pages: 1 << 20,
+            event_channels: u32::MAX,
             ..DomainConfig::new("dom0")
         };
         let state = Rc::new(DomainState::new(&machine, DomId::DOM0, config, slot));

@@ -278,11 +278,8 @@ impl Domain {
 
     /// Grants a service's page to dom0, and opens a port for it.
     pub(crate) fn open_service(&self, reference: GrantRef, gfn: Gfn) -> Port {
-        let port = self
-            .state
-            .ports
-            .borrow_mut()
-            .open(PortState::Unbound { remote: DomId::DOM0 });
+        let state = PortState::Unbound { remote: DomId::DOM0 };
+        let port = self.state.ports.borrow_mut().open(state, &self.state.fifo);
         let table = self.grant_entries(0).expect("a new domain has a grant table");
         let entry = &table[reference.0 as usize];
         entry.domid.store(DomId::DOM0.0, Release);
