@@ -13,6 +13,7 @@ mod input;
 mod life;
 mod measure;
 mod network;
+mod ports;
 mod pv;
 mod shim;
 mod suspend;
@@ -69,8 +70,8 @@ type Test = (&'static str, fn(&Bench<'_>) -> Result<(), Failure>);
 /// The files that the tests start.
 #[derive(Clone, Debug)]
 pub struct Images {
-    /// A folder with `NAME` (stripped), `NAME.debug` and `NAME.cfg` for `hello`, `http`, `echo`, `probe` and
-    /// `services`.
+    /// A folder with `NAME` (stripped), `NAME.debug` and `NAME.cfg` for `hello`, `http`, `echo`, `ports`,
+    /// `probe` and `services`.
     pub folder: PathBuf,
     /// The program `fata-peer`, linked statically, which runs in dom0.
     pub peer: PathBuf,
@@ -88,6 +89,7 @@ fn tests() -> impl Iterator<Item = Test> {
         devices::TESTS,
         input::TESTS,
         suspend::TESTS,
+        ports::TESTS,
         shim::TESTS,
         debug::CORES,
         pv::TESTS,

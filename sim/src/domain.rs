@@ -36,7 +36,7 @@ pub struct DomainConfig {
     pub pages: usize,
     /// Pages its grant table may grow to (`max_grant_frames`).
     pub grant_frames: u32,
-    /// The highest port it may have (`event_channels`).
+    /// The highest port it may have (`max_event_channels`).
     pub event_channels: u32,
     /// Whether it has a console ring.
     pub console: bool,

@@ -112,7 +112,7 @@ fn want_of_ports_and_of_words_is_an_error() {
         };
         let error = fill();
         assert_eq!((error, open.borrow().len()), (Error::Xen(Errno::ENOSPC), 1498));
-        assert!(error.to_string().contains("event_channels="), "{error}");
+        assert!(error.to_string().contains("max_event_channels="), "{error}");
         assert!(domain.evtchn_control().is_some(), "there was memory the second time");
         open.take();
         assert!(ports.is_empty() && pair(&ports).is_ok());

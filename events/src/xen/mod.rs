@@ -45,7 +45,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Xen(Errno::ENOSPC) => {
-                f.write_str("no event channel is free (event_channels= in the domain's configuration)")
+                f.write_str("no event channel is free (max_event_channels= in the domain's configuration)")
             }
             Self::Xen(errno) => write!(f, "event channel: {errno}"),
             Self::BadPort(port) => write!(f, "event channel {port} is out of range"),
