@@ -1,11 +1,17 @@
 //! A machine that costs nothing: memory, a clock, and no peers.
 
+#[path = "../../sim/src/fifo_queue.rs"]
+mod fifo_queue;
+
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::cell::Cell;
+use std::array;
+use std::cell::{Cell, OnceCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use fata_hypercall::abi::event_fifo::{ControlBlock, EventWords, MASKED, WORDS_PER_PAGE};
 use fata_hypercall::abi::grant_table::EntryV1;
 use fata_hypercall::abi::shared_info::SharedInfo;
 use fata_hypercall::{
@@ -20,6 +26,15 @@ struct State {
     table: [EntryV1; EntryV1::PER_PAGE],
     tsc: Cell<u64>,
     next_port: Cell<u32>,
+    fifo: OnceCell<Fifo>,
+}
+
+/// The FIFO form, from the first port on that needs it.
+#[derive(Default)]
+struct Fifo {
+    queue: fifo_queue::Queue,
+    control: ControlBlock,
+    words: Vec<EventWords>,
 }
 
 impl Bare {
@@ -33,11 +48,21 @@ impl Bare {
             table: std::array::from_fn(|_| EntryV1::default()),
             tsc: Cell::new(0),
             next_port: Cell::new(1),
+            fifo: OnceCell::new(),
         }))
     }
 
     /// What Xen does when a peer signals.
     pub(crate) fn signal(&self, port: Port) {
+        if let Some(Fifo { queue, control, words }) = self.0.fifo.get() {
+            let word = |port: Port| {
+                words
+                    .get(port.0 as usize / WORDS_PER_PAGE)?
+                    .get(port.0 as usize % WORDS_PER_PAGE)
+            };
+            queue.set_pending(control, word, port);
+            return;
+        }
         self.0.info.evtchn_pending[port.0 as usize / 64].fetch_or(1 << (port.0 % 64), SeqCst);
     }
 }
@@ -76,6 +101,20 @@ unsafe impl Hypervisor for Bare {
     }
     fn evtchn_alloc_unbound(&self, _remote: DomId) -> Result<Port, Errno> {
         Ok(Port(self.0.next_port.replace(self.0.next_port.get() + 1)))
+    }
+    fn evtchn_use_fifo(&self, _pages: usize) -> Result<(), Errno> {
+        let page = |_| array::from_fn(|_| AtomicU32::new(MASKED));
+        self.0.fifo.get_or_init(|| Fifo {
+            words: (0..8).map(page).collect(),
+            ..Fifo::default()
+        });
+        Ok(())
+    }
+    fn evtchn_control(&self) -> Option<&ControlBlock> {
+        self.0.fifo.get().map(|fifo| &fifo.control)
+    }
+    fn evtchn_words(&self, index: usize) -> Option<&EventWords> {
+        self.0.fifo.get()?.words.get(index)
     }
     fn evtchn_close(&self, _port: Port) -> Result<(), Errno> {
         Ok(())

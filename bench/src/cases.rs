@@ -26,6 +26,7 @@ mod c {
         pub(super) safe fn c_ring(n: u64);
         pub(super) safe fn c_grant(n: u64);
         pub(super) safe fn c_scan(n: u64, ports: u32);
+        pub(super) safe fn c_fifo(n: u64, ports: u32);
         pub(super) safe fn c_task(n: u64);
         pub(super) safe fn c_store(n: u64);
         pub(super) safe fn c_clock(n: u64);
@@ -37,7 +38,7 @@ mod c {
 const ONE: (u64, u64) = (0, 1514);
 const EIGHTEEN: (u64, u64) = (4095, 17 * 4096 + 1);
 
-pub(crate) const CASES: [Case; 10] = [
+pub(crate) const CASES: [Case; 11] = [
     Case {
         name: "ring: request, response, two looks",
         rust: ring,
@@ -62,6 +63,11 @@ pub(crate) const CASES: [Case; 10] = [
         name: "event: one of 4,095 ports counted",
         rust: |n| scan(n, 4095),
         c: |n| c::c_scan(n, 4095),
+    },
+    Case {
+        name: "event: one of 8,191 ports counted (FIFO form)",
+        rust: |n| scan(n, 8191),
+        c: |n| c::c_fifo(n, 8191),
     },
     Case {
         name: "event: one of 1 port, its task woken and run",

@@ -212,6 +212,98 @@ void c_scan(uint64_t n, uint32_t ports)
     }
 }
 
+// event_channel.h, the FIFO form: a word for each port, linked while it waits to be taken.
+
+#define PENDING (1u << 31)
+#define MASKED (1u << 30)
+#define LINKED (1u << 29)
+#define BUSY (1u << 28)
+#define LINK 0x1ffffu
+
+static uint32_t words[8192], fifo_ready, fifo_head, fifo_tail;
+static bool fifo_awaited[8192];
+static uint64_t fifo_count[8192];
+static struct waiter fifo_waiters[8192];
+
+// Xen's part.
+static void fifo_signal(uint32_t port)
+{
+    __atomic_fetch_or(&words[port], PENDING, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&words[port], __ATOMIC_SEQ_CST) & MASKED)
+        return;
+    if (__atomic_fetch_or(&words[port], LINKED, __ATOMIC_SEQ_CST) & LINKED)
+        return;
+    uint32_t tail = fifo_tail, old;
+    fifo_tail = port;
+    if (tail && tail != port) {
+        old = __atomic_load_n(&words[tail], __ATOMIC_SEQ_CST);
+        if (old & LINKED && __atomic_compare_exchange_n(&words[tail], &old, (old & ~(BUSY | LINK)) | port, false,
+                                                        __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            return;
+    }
+    __atomic_store_n(&fifo_head, port, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or(&fifo_ready, 1u << 7, __ATOMIC_SEQ_CST);
+}
+
+static void fifo_await(uint32_t port, struct waiter waiter)
+{
+    fifo_waiters[port] = waiter;
+    fifo_awaited[port] = true;
+    uint32_t seen = __atomic_load_n(&words[port], __ATOMIC_RELAXED);
+    do
+        seen &= ~BUSY;
+    while (!(seen & PENDING) && !__atomic_compare_exchange_n(&words[port], &seen, seen & ~MASKED, false,
+                                                             __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+}
+
+static bool fifo_dispatch(void)
+{
+    bool any = false;
+    while (__atomic_load_n(&fifo_ready, __ATOMIC_RELAXED) && __atomic_exchange_n(&fifo_ready, 0, __ATOMIC_SEQ_CST)) {
+        uint32_t port = __atomic_load_n(&fifo_head, __ATOMIC_RELAXED);
+        while (port && port < 8192) {
+            uint32_t seen = __atomic_load_n(&words[port], __ATOMIC_RELAXED), new;
+            bool fired;
+            do {
+                fired = fifo_awaited[port] && seen & PENDING;
+                new = seen & ~(LINKED | LINK);
+                if (fired)
+                    new = (new & ~PENDING) | MASKED;
+            } while (!__atomic_compare_exchange_n(&words[port], &seen, new, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+            if (fired) {
+                any = true;
+                fifo_awaited[port] = false;
+                fifo_count[port]++;
+                struct waiter waiter = fifo_waiters[port];
+                fifo_waiters[port].wake = NULL;
+                if (waiter.wake)
+                    waiter.wake(waiter.data);
+            }
+            port = seen & LINK;
+        }
+    }
+    return any;
+}
+
+void c_fifo(uint64_t n, uint32_t ports)
+{
+    static uint64_t seen[8192];
+    struct waiter waiter = { nobody, NULL };
+    HIDE(waiter.wake);
+    for (uint32_t port = 1; port <= ports; port++) {
+        words[port] = MASKED;
+        fifo_await(port, waiter);
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        uint32_t fired = i % ports + 1;
+        fifo_signal(fired);
+        KEEP(fifo_dispatch());
+        seen[fired]++;
+        if (fifo_count[fired] <= seen[fired])
+            fifo_await(fired, waiter);
+    }
+}
+
 // Tasks that are ready, each of them once, in a queue with a lock, as wakes may come from elsewhere.
 struct task {
     bool queued;

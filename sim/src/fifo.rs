@@ -1,6 +1,6 @@
 //! The FIFO form of event channels (xen/common/event_fifo.c as facts).
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -14,7 +14,7 @@ use crate::memory::Run;
 
 /// The pages of one domain. They are its own memory on Xen, and are not counted here.
 pub(crate) struct Fifo {
-    queue: Queue,
+    queue: RefCell<Queue>,
     control: Rc<Run>,
     words: Box<[OnceCell<Rc<Run>>]>,
     /// How many of them are in use; none: the domain has the two-level form.
@@ -24,7 +24,7 @@ pub(crate) struct Fifo {
 impl Default for Fifo {
     fn default() -> Self {
         Self {
-            queue: Queue::default(),
+            queue: RefCell::default(),
             control: Run::new(1),
             words: (0..PAGES).map(|_| OnceCell::new()).collect(),
             known: Cell::new(0),
@@ -66,7 +66,7 @@ impl Fifo {
     /// Sets a port pending. Whether it was not; `None` if the domain does not use this form.
     pub(crate) fn set_pending(&self, port: Port) -> Option<bool> {
         let control = self.control()?;
-        Some(self.queue.set_pending(control, |port| self.word(port), port))
+        Some(self.queue.borrow().set_pending(control, |port| self.word(port), port))
     }
 }
 
@@ -77,8 +77,8 @@ impl DomainState {
         let runs = fifo.words.get(..pages).ok_or(Errno::ENOSPC)?;
         let known = fifo.known.get();
         if known == 0 {
-            self.fifo.control.page(0).write(0, &[0; size_of::<ControlBlock>()]);
-            self.fifo.queue.clear();
+            fifo.control.page(0).write(0, &[0; size_of::<ControlBlock>()]);
+            fifo.queue.take();
         }
         for (page, run) in runs.iter().enumerate().skip(known) {
             let words = run.get_or_init(|| Run::new(1)).event_words();

@@ -17,11 +17,6 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Nothing is linked.
-    pub(crate) fn clear(&self) {
-        self.tail.set(0);
-    }
-
     /// Sets a port pending, and links it if it is not masked. `true` if it was not pending before: a sleeping domain wakes.
     pub(crate) fn set_pending<'a>(
         &self,

@@ -5,14 +5,31 @@ use core::cell::{Cell, RefCell};
 
 use fata_hypercall::Port;
 use fata_hypercall::abi::sched::POLL_MAX_PORTS;
+use fata_hypercall::abi::shared_info::EVTCHN_WORDS;
 
 /// A set of ports, as a bit for each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Awaited {
-    words: RefCell<Vec<u64>>,
+    /// Those of the two-level form lie open: each turn of the loop looks at all of them.
+    low: [Cell<u64>; EVTCHN_WORDS],
+    high: RefCell<Vec<u64>>,
+    /// Behind the last word that was ever used.
+    words: Cell<usize>,
     len: Cell<usize>,
     /// Where the next list begins.
     next: Cell<u32>,
+}
+
+impl Default for Awaited {
+    fn default() -> Self {
+        Self {
+            low: [const { Cell::new(0) }; EVTCHN_WORDS],
+            high: RefCell::default(),
+            words: Cell::new(0),
+            len: Cell::new(0),
+            next: Cell::new(0),
+        }
+    }
 }
 
 const fn place(port: Port) -> (usize, u64) {
@@ -22,24 +39,19 @@ const fn place(port: Port) -> (usize, u64) {
 impl Awaited {
     pub(super) fn insert(&self, port: Port) {
         let (index, bit) = place(port);
-        let mut words = self.words.borrow_mut();
-        if words.len() <= index {
-            words.resize(index + 1, 0);
-        }
-        if let Some(word) = words.get_mut(index)
-            && *word & bit == 0
-        {
-            *word |= bit;
+        let word = self.word(index);
+        if word & bit == 0 {
+            self.set_word(index, word | bit);
             self.len.set(self.len.get() + 1);
+            self.words.set(self.words.get().max(index + 1));
         }
     }
 
     pub(super) fn remove(&self, port: Port) {
         let (index, bit) = place(port);
-        if let Some(word) = self.words.borrow_mut().get_mut(index)
-            && *word & bit != 0
-        {
-            *word &= !bit;
+        let word = self.word(index);
+        if word & bit != 0 {
+            self.set_word(index, word & !bit);
             self.len.set(self.len.get() - 1);
         }
     }
@@ -50,7 +62,8 @@ impl Awaited {
     }
 
     pub(super) fn clear(&self) {
-        self.words.take();
+        self.low.iter().for_each(|word| word.set(0));
+        self.high.take();
         self.len.set(0);
     }
 
@@ -61,12 +74,38 @@ impl Awaited {
 
     /// How many words there are.
     pub(super) fn words(&self) -> usize {
-        self.words.borrow().len()
+        self.words.get()
     }
 
     /// The bits of 64 ports.
     pub(super) fn word(&self, index: usize) -> u64 {
-        self.words.borrow().get(index).copied().unwrap_or(0)
+        match self.low.get(index) {
+            Some(word) => word.get(),
+            None => self.high_word(index - EVTCHN_WORDS),
+        }
+    }
+
+    fn set_word(&self, index: usize, bits: u64) {
+        match self.low.get(index) {
+            Some(word) => word.set(bits),
+            None => self.set_high_word(index - EVTCHN_WORDS, bits),
+        }
+    }
+
+    #[cold]
+    fn high_word(&self, index: usize) -> u64 {
+        self.high.borrow().get(index).copied().unwrap_or(0)
+    }
+
+    #[cold]
+    fn set_high_word(&self, index: usize, bits: u64) {
+        let mut high = self.high.borrow_mut();
+        if high.len() <= index {
+            high.resize(index + 1, 0);
+        }
+        if let Some(word) = high.get_mut(index) {
+            *word = bits;
+        }
     }
 
     /// Fills in as many as have room, and says how many; the next call goes on with the next.

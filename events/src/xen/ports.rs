@@ -237,7 +237,7 @@ impl<H: Hypervisor> Table<H> {
             if self.take(port) || late {
                 self.count(port);
             } else if self.awaited.contains(port) {
-                self.listen(port, Duration::ZERO);
+                self.listen(port);
             }
         }
     }
@@ -252,18 +252,22 @@ impl<H: Hypervisor> Table<H> {
 
     /// Somebody waits for the port: it is listened to, at once or when its pause is over.
     pub(super) fn await_port(&self, port: Port, pause: Duration) {
-        if !self.awaited.contains(port) && !self.pauses.contains(port) {
-            self.listen(port, pause);
+        if self.awaited.contains(port) || self.pauses.contains(port) {
+            return;
+        }
+        if pause.is_zero() {
+            self.listen(port);
+        } else {
+            let until = read_time(&self.hv).0.saturating_add(pause.as_nanos() as u64);
+            self.pauses.add(SystemTime(until), port);
         }
     }
 
-    fn listen(&self, port: Port, pause: Duration) {
-        if !pause.is_zero() {
-            let until = read_time(&self.hv).0.saturating_add(pause.as_nanos() as u64);
-            return self.pauses.add(SystemTime(until), port);
-        }
+    fn listen(&self, port: Port) {
         self.awaited.insert(port);
-        if self.word(port).is_some_and(|word| !fifo::unmask(word)) {
+        if let Some(word) = self.word(port)
+            && !fifo::unmask(word)
+        {
             self.late.borrow_mut().push(port);
         }
     }
@@ -274,7 +278,7 @@ impl<H: Hypervisor> Table<H> {
         }
         let now = read_time(&self.hv);
         while let Some(port) = self.pauses.pop_due(now) {
-            self.listen(port, Duration::ZERO);
+            self.listen(port);
         }
     }
 
