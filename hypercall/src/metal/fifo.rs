@@ -16,7 +16,9 @@ use crate::{Errno, Gfn, Hypervisor, SharedPage, ShutdownReason};
 struct Page(AtomicPtr<SharedPage>);
 
 impl Page {
-    const NONE: Self = Self(AtomicPtr::new(null_mut()));
+    const fn new() -> Self {
+        Self(AtomicPtr::new(null_mut()))
+    }
 
     fn get(&self) -> Option<&'static SharedPage> {
         // SAFETY: it is null, or a page of `take`, which nobody frees.
@@ -32,8 +34,8 @@ impl Page {
     }
 }
 
-static CONTROL: Page = Page::NONE;
-static WORDS: [Page; PAGES] = [const { Page::NONE }; PAGES];
+static CONTROL: Page = Page::new();
+static WORDS: [Page; PAGES] = [const { Page::new() }; PAGES];
 /// How many pages of words Xen knows; 0: the domain uses the two-level form.
 static KNOWN: AtomicUsize = AtomicUsize::new(0);
 
