@@ -11,8 +11,10 @@ mod devices;
 mod host;
 mod input;
 mod life;
+mod limits;
 mod measure;
 mod network;
+mod p9;
 mod ports;
 mod pv;
 mod shim;
@@ -88,6 +90,7 @@ fn tests() -> impl Iterator<Item = Test> {
         balloon::TESTS,
         devices::TESTS,
         input::TESTS,
+        limits::TESTS,
         suspend::TESTS,
         ports::TESTS,
         shim::TESTS,
@@ -95,6 +98,7 @@ fn tests() -> impl Iterator<Item = Test> {
         pv::TESTS,
         pv::TESTS_OF_BOTH,
         vchan::TESTS,
+        p9::TESTS,
         measure::TESTS,
     ]
     .into_iter()

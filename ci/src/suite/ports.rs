@@ -17,7 +17,7 @@ pub(super) const TESTS: &[Test] = &[
 fn guest(bench: &Bench<'_>, wanted: &str, limit: Option<u32>) -> Result<Guest, Failure> {
     let guest = bench.guest("ports")?.memory_mib(32).arguments(wanted);
     Ok(match limit {
-        Some(limit) => guest.line(format!("max_event_channels = {limit}")),
+        Some(limit) => guest.event_channels(limit),
         None => guest,
     })
 }

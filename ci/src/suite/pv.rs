@@ -1,6 +1,8 @@
 //! The same images as PV guests.
 
-use super::{Bench, Failure, Test, balloon, boot, debug, devices, ensure, input, life, network, ports, suspend, vchan};
+use super::{
+    Bench, Failure, Test, balloon, boot, debug, devices, ensure, input, life, limits, network, ports, suspend, vchan,
+};
 
 /// Tests of the other modules, with PV guests instead of PVH guests.
 macro_rules! as_pv {
@@ -56,6 +58,8 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     input::a_backend_that_never_connects,
     ports::six_thousand_and_a_restore,
     ports::all_that_the_configuration_gives,
+    limits::a_full_grant_table_is_said,
+    limits::the_grant_table_grows_to_the_limit,
     suspend::a_download_survives,
     suspend::nothing_is_left_behind,
     suspend::a_copy_changes_nothing,
