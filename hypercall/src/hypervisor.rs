@@ -138,6 +138,16 @@ pub unsafe trait Hypervisor: Clone + 'static {
     /// `EINVAL` if the port is not open. A port whose other end has gone is no error.
     fn evtchn_send(&self, port: Port) -> Result<(), Errno>;
 
+    /// `EVTCHNOP_status`: whether the port is connected to one of another domain. It is not before that domain binds to it,
+    /// and no longer once the other port was closed, of which nothing else tells.
+    ///
+    /// # Errors
+    /// `EINVAL` if the port cannot be; whatever else Xen says.
+    fn evtchn_is_connected(&self, port: Port) -> Result<bool, Errno> {
+        let _ = port;
+        Err(Errno::ENOSYS)
+    }
+
     // Scheduling (xen/include/public/sched.h)
 
     /// `SCHEDOP_poll`: sleeps until one of `ports` is pending, another port becomes pending, or `deadline` has
