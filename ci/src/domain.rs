@@ -26,6 +26,7 @@ pub struct Guest {
     vcpus: u32,
     arguments: String,
     vifs: Vec<String>,
+    shares: Vec<String>,
     extra: Vec<String>,
 }
 
@@ -41,6 +42,7 @@ impl Guest {
             vcpus: 1,
             arguments: String::new(),
             vifs: Vec::new(),
+            shares: Vec::new(),
             extra: Vec::new(),
         }
     }
@@ -98,6 +100,13 @@ impl Guest {
         self
     }
 
+    /// Shares the folder `path` of dom0, which must be there, by 9pfs. The guest knows it by its tag.
+    #[must_use]
+    pub fn share(mut self, tag: &str, path: &str) -> Self {
+        self.shares.push(format!("tag={tag},path={path},security_model=none"));
+        self
+    }
+
     /// Adds a line to the configuration, such as `on_crash = "preserve"`.
     #[must_use]
     pub fn line(mut self, line: impl Into<String>) -> Self {
@@ -119,9 +128,11 @@ impl Guest {
         if self.ramdisk.is_some() {
             lines.push(format!("ramdisk = {}", quoted(&format!("{kernel}.ramdisk"))));
         }
-        if !self.vifs.is_empty() {
-            let vifs: Vec<String> = self.vifs.iter().map(|vif| quoted(vif)).collect();
-            lines.push(format!("vif = [{}]", vifs.join(", ")));
+        for (key, devices) in [("vif", &self.vifs), ("p9", &self.shares)] {
+            if !devices.is_empty() {
+                let devices: Vec<String> = devices.iter().map(|device| quoted(device)).collect();
+                lines.push(format!("{key} = [{}]", devices.join(", ")));
+            }
         }
         lines.extend(self.extra.iter().cloned());
         lines.join("\n") + "\n"
@@ -290,12 +301,14 @@ half a line";
             .vcpus(2)
             .arguments("a=\"b c\"")
             .vif("00:16:3e:00:00:01")
-            .vif_on("00:16:3e:00:00:02", "x");
+            .vif_on("00:16:3e:00:00:02", "x")
+            .share("t", "/p");
         let config = guest.line("on_crash = 'preserve'").config("/k");
         assert_eq!(
             config,
             "type = \"pvh\"\nname = \"g\"\nkernel = \"/k\"\nmemory = 16\nvcpus = 2\ncmdline = \"a=\\\"b c\\\"\"\n\
-             vif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\", \"mac=00:16:3e:00:00:02,bridge=x\"]\non_crash = 'preserve'\n"
+             vif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\", \"mac=00:16:3e:00:00:02,bridge=x\"]\n\
+             p9 = [\"tag=t,path=/p,security_model=none\"]\non_crash = 'preserve'\n"
         );
     }
 

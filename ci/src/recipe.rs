@@ -15,6 +15,8 @@ pub(crate) const PACKAGES: &[&str] = &[
     "xen-hypervisor-4.17-amd64",
     "xen-utils-4.17",
     "xenstore-utils",
+    // Xen's 9pfs backend is a part of QEMU.
+    "qemu-system-xen",
     "linux-image-amd64",
     "busybox-static",
     "dash",
@@ -69,11 +71,16 @@ pub(crate) const DOM0_PROGRAMS: &[(&str, &str)] = &[
         "usr/lib/xen-4.17/bin/libxl-save-helper",
         "usr/lib/xen-4.17/bin/libxl-save-helper",
     ),
+    ("usr/libexec/xen-qemu-system-i386", "usr/libexec/xen-qemu-system-i386"),
 ];
 
-/// Files of dom0 that no program of dom0 runs, with the path that libxl knows them by: the Xen that a PV guest with
-/// `pvshim=1` brings along.
-pub(crate) const DOM0_FILES: &[(&str, &str)] = &[("usr/lib/xen-4.17/boot/xen-shim", "usr/lib/xen-4.17/boot/xen-shim")];
+/// Files of dom0 that no program of dom0 runs, with the path that they are known by.
+pub(crate) const DOM0_FILES: &[(&str, &str)] = &[
+    // The Xen that a PV guest with `pvshim=1` brings along.
+    ("usr/lib/xen-4.17/boot/xen-shim", "usr/lib/xen-4.17/boot/xen-shim"),
+    // QEMU does not start without it, not even without a screen.
+    ("usr/share/qemu/keymaps/en-us", "usr/share/qemu/keymaps/en-us"),
+];
 
 /// Other names of the program `xenstore`, which looks at the name it is called by.
 pub(crate) const XENSTORE_NAMES: &[&str] = &[

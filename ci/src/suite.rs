@@ -13,6 +13,7 @@ mod input;
 mod life;
 mod measure;
 mod network;
+mod p9;
 mod pv;
 mod shim;
 mod suspend;
@@ -93,6 +94,7 @@ fn tests() -> impl Iterator<Item = Test> {
         pv::TESTS,
         pv::TESTS_OF_BOTH,
         vchan::TESTS,
+        p9::TESTS,
         measure::TESTS,
     ]
     .into_iter()
