@@ -4,7 +4,7 @@ use alloc::rc::Rc;
 use core::cell::Cell;
 use core::fmt;
 
-use fata_events::Signal;
+use fata_events::{Handle, Signal};
 use fata_events::xen::Ports;
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
@@ -53,6 +53,12 @@ impl<H: Hypervisor> Device<H> {
     #[must_use]
     pub fn index(&self) -> u32 {
         self.0.index
+    }
+
+    /// The loop that its life is to run on.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        self.0.client.handle()
     }
 
     /// What a program does with it.

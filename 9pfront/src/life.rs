@@ -5,7 +5,7 @@ use core::future::poll_fn;
 use core::time::Duration;
 
 use fata_events::select::{Either, Either3, select, select3};
-use fata_events::{Handle, Instant, any};
+use fata_events::{Instant, any};
 use fata_hypercall::Hypervisor;
 use fata_xenstore::Error as StoreError;
 use fata_xenstore::xenbus::{Frontend, State, Step};
@@ -247,10 +247,6 @@ impl<H: Hypervisor> Device<H> {
                 }
             }
         }
-    }
-
-    fn handle(&self) -> &Handle {
-        self.0.client.handle()
     }
 
     /// Sees to it that pages which a backend had not let go come back when it has: a backend may unmap a little after
