@@ -107,6 +107,18 @@ impl Guest {
         self
     }
 
+    /// Sets the greatest size of its grant table, in pages of 512 entries; without it, and at the most, it is Xen's own: 64.
+    #[must_use]
+    pub fn max_grant_frames(self, pages: u32) -> Self {
+        self.line(format!("max_grant_frames = {pages}"))
+    }
+
+    /// Sets how many event channels it may have; without it, 1,023.
+    #[must_use]
+    pub fn event_channels(self, count: u32) -> Self {
+        self.line(format!("max_event_channels = {count}"))
+    }
+
     /// Adds a line to the configuration, such as `on_crash = "preserve"`.
     #[must_use]
     pub fn line(mut self, line: impl Into<String>) -> Self {
@@ -302,13 +314,16 @@ half a line";
             .arguments("a=\"b c\"")
             .vif("00:16:3e:00:00:01")
             .vif_on("00:16:3e:00:00:02", "x")
-            .share("t", "/p");
+            .share("t", "/p")
+            .max_grant_frames(4)
+            .event_channels(8192);
         let config = guest.line("on_crash = 'preserve'").config("/k");
         assert_eq!(
             config,
             "type = \"pvh\"\nname = \"g\"\nkernel = \"/k\"\nmemory = 16\nvcpus = 2\ncmdline = \"a=\\\"b c\\\"\"\n\
              vif = [\"mac=00:16:3e:00:00:01,bridge=xenbr0\", \"mac=00:16:3e:00:00:02,bridge=x\"]\n\
-             p9 = [\"tag=t,path=/p,security_model=none\"]\non_crash = 'preserve'\n"
+             p9 = [\"tag=t,path=/p,security_model=none\"]\n\
+             max_grant_frames = 4\nmax_event_channels = 8192\non_crash = 'preserve'\n"
         );
     }
 

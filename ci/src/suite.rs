@@ -11,6 +11,7 @@ mod devices;
 mod host;
 mod input;
 mod life;
+mod limits;
 mod measure;
 mod network;
 mod p9;
@@ -88,6 +89,7 @@ fn tests() -> impl Iterator<Item = Test> {
         balloon::TESTS,
         devices::TESTS,
         input::TESTS,
+        limits::TESTS,
         suspend::TESTS,
         shim::TESTS,
         debug::CORES,

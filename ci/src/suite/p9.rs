@@ -18,7 +18,7 @@ fn a_backend_waits_for_each_guest(bench: &Bench<'_>) -> Result<(), Failure> {
         const INIT_WAIT: &str = "2";
         let keys: Vec<&str> = keys.lines().collect();
         ensure!(keys == [INIT_WAIT, "1", "files"], "state, versions, tag: {keys:?}");
-        bench.dom0(&format!("xl unpause {}", hello.name))?;
+        bench.dom0(&format!("pidof xen-qemu-system-i386; xl unpause {}", hello.name))?;
         hello.ends_with(0)?;
         bench.dom0("n=0; while pidof xen-qemu-system-i386; do n=$((n+1)); test $n -lt 600; usleep 100000; done")?;
     }

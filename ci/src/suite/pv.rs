@@ -1,6 +1,8 @@
 //! The same images as PV guests.
 
-use super::{Bench, Failure, Test, balloon, boot, debug, devices, ensure, input, life, network, suspend, vchan};
+use super::{
+    Bench, Failure, Test, balloon, boot, debug, devices, ensure, input, life, limits, network, suspend, vchan,
+};
 
 /// Tests of the other modules, with PV guests instead of PVH guests.
 macro_rules! as_pv {
@@ -54,6 +56,8 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     balloon::it_shrinks_and_grows,
     balloon::it_starts_small_and_grows_to_its_maximum,
     input::a_backend_that_never_connects,
+    limits::a_full_grant_table_is_said,
+    limits::the_grant_table_grows_to_the_limit,
     suspend::a_download_survives,
     suspend::nothing_is_left_behind,
     suspend::a_copy_changes_nothing,

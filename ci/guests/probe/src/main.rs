@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod faults;
+mod grants;
 mod vchan;
 
 use alloc::boxed::Box;
@@ -65,6 +66,7 @@ async fn main(env: Env) -> Result<(), Box<dyn Error>> {
                 writeln!(console, "{name}: {:?}", stack.status())?;
             }
         }
+        ["grants"] => grants::run(&env).await?,
         ["vchan", ref rest @ ..] => vchan::run(&env, rest).await?,
         ["plug"] => plug(env).await,
         _ => Err(Failure::new(ExitCode::USAGE, "no such request"))?,
