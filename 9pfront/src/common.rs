@@ -96,7 +96,9 @@ impl Common {
     /// The root directory, and how many bytes of a file one request can be about.
     pub(crate) fn root(&self) -> Result<(Rc<Fid>, u32), Error> {
         let session = self.session.borrow();
-        let open = session.as_ref().and_then(|session| Some((session.root()?, session.longest_data())));
+        let open = session
+            .as_ref()
+            .and_then(|session| Some((session.root()?, session.longest_data())));
         let (root, longest) = open.ok_or_else(|| self.why_not())?;
         Ok((Rc::clone(root), longest))
     }

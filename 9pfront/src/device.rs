@@ -4,8 +4,8 @@ use alloc::rc::Rc;
 use core::cell::Cell;
 use core::fmt;
 
-use fata_events::{Handle, Signal};
 use fata_events::xen::Ports;
+use fata_events::{Handle, Signal};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 use fata_xenstore::Client;

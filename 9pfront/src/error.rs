@@ -114,7 +114,10 @@ impl fmt::Display for Error {
             Self::Grant(error) => error.fmt(f),
             Self::Event(error) => error.fmt(f),
             Self::Quarantine { pages } => {
-                write!(f, "the backend still maps pages of earlier connections ({pages} are held back)")
+                write!(
+                    f,
+                    "the backend still maps pages of earlier connections ({pages} are held back)"
+                )
             }
             Self::Fault(fault) => write!(f, "the backend broke the protocol: {fault}"),
         }

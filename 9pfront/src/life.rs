@@ -78,7 +78,9 @@ impl<H: Hypervisor> Device<H> {
                 outcome,
                 Err(Error::Store(StoreError::Disconnected | StoreError::Restored))
             );
-            inner.common.end(outcome.err().filter(|_| !anew).unwrap_or(Error::Closed));
+            inner
+                .common
+                .end(outcome.err().filter(|_| !anew).unwrap_or(Error::Closed));
             self.tend_quarantine();
             match outcome {
                 Ok(()) => return Ok(()),

@@ -216,7 +216,8 @@ impl Session {
                 pending.caller = Caller::Nobody;
                 pending.flushed = true;
                 if let Some(tag) = pending.tag {
-                    self.enqueue(&Request::Flush { tag }, [None, None], Caller::Nobody).flushes = Some(tag);
+                    self.enqueue(&Request::Flush { tag }, [None, None], Caller::Nobody)
+                        .flushes = Some(tag);
                 }
             }
             _ => drop(self.pending.remove(index)),
@@ -230,7 +231,10 @@ impl Session {
         self.bury();
         // What takes a request back goes first: the server shall not begin with that.
         let waiting = |pending: &&mut Pending| pending.is_waiting();
-        let flush = self.pending.iter().any(|pending| pending.is_waiting() && pending.flushes.is_some());
+        let flush = self
+            .pending
+            .iter()
+            .any(|pending| pending.is_waiting() && pending.flushes.is_some());
         let held = self.pending.iter().filter(|pending| pending.tag.is_some()).count();
         if held >= if flush { 2 * MAX_SENT } else { MAX_SENT } {
             return None;

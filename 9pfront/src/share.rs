@@ -235,7 +235,10 @@ impl Share {
     /// See [`Share`].
     pub async fn space(&self) -> Result<Space, Error> {
         let (root, _) = self.0.root()?;
-        let space = self.0.ask(&root, None, Request::Space { fid: root.number }, reply::space).await?;
+        let space = self
+            .0
+            .ask(&root, None, Request::Space { fid: root.number }, reply::space)
+            .await?;
         let bytes = |blocks: u64| blocks.saturating_mul(space.block.into());
         Ok(Space {
             total: bytes(space.blocks),
@@ -262,7 +265,9 @@ impl Share {
                 new_fid: found.number,
                 names: now,
             };
-            let walked = self.0.ask(from, Some(&found), request, |answer| reply::walk(answer, now.len()));
+            let walked = self
+                .0
+                .ask(from, Some(&found), request, |answer| reply::walk(answer, now.len()));
             match walked.await? {
                 (count, _) if count == now.len() => {}
                 (_, Some(last)) if !last.is_directory() => return Err(Error::Refused(ENOTDIR)),
@@ -282,7 +287,10 @@ const ENOTDIR: Errno = Errno(20);
 /// Asks what is known of a file.
 pub(crate) async fn metadata(common: &Rc<Common>, fid: &Rc<Fid>) -> Result<Metadata, Error> {
     let request = Request::GetAttributes { fid: fid.number };
-    common.ask(fid, None, request, reply::attributes).await.map(Metadata::from)
+    common
+        .ask(fid, None, request, reply::attributes)
+        .await
+        .map(Metadata::from)
 }
 
 impl fmt::Debug for Share {

@@ -75,7 +75,12 @@ fn directories_are_made_listed_renamed_and_removed() {
             share.connected().await;
             let listed = names(&share, "many").await.unwrap();
             assert_eq!(listed.len(), count);
-            assert!(listed.iter().enumerate().all(|(n, name)| name.starts_with(&format!("{n:04}-"))));
+            assert!(
+                listed
+                    .iter()
+                    .enumerate()
+                    .all(|(n, name)| name.starts_with(&format!("{n:04}-")))
+            );
 
             // Deeper than one walk reaches.
             let mut path = String::new();

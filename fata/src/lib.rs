@@ -93,14 +93,14 @@ pub mod xen;
 pub use console::Console;
 pub use env::Env;
 pub use exit::{ExitCode, Failure, Outcome, Termination};
+#[cfg(feature = "9pfs")]
+pub use fata_9pfront as p9;
 #[cfg(any(feature = "net", feature = "9pfs"))]
 pub use fata_events::Signal;
 pub use fata_events::{Cancelled, Instant, JoinHandle, Sleep, TimedOut, Timeout};
 pub use fata_macros::main;
 #[cfg(feature = "net")]
 pub use fata_net as net;
-#[cfg(feature = "9pfs")]
-pub use fata_9pfront as p9;
 #[cfg(feature = "vchan")]
 pub use fata_vchan as vchan;
 #[cfg(feature = "suspend")]

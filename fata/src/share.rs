@@ -12,7 +12,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The directory with this tag, once it is connected.
 pub(crate) async fn open(env: &Env, tag: &str) -> Result<Share, Error> {
     let port = &env.0.port;
-    let find = || port.shares().into_iter().find(|share| share.tag().as_deref() == Some(tag));
+    let find = || {
+        port.shares()
+            .into_iter()
+            .find(|share| share.tag().as_deref() == Some(tag))
+    };
     let wait = async {
         loop {
             let seen = port.share_changes().count();

@@ -44,10 +44,18 @@ fn config(tag: &str) -> P9Config {
 fn shares_are_found_by_their_tags() {
     check(0..50, |sim| {
         let domain = sim.domain("guest");
-        let (one, two) = (sim.add_share(&domain, config("one")), sim.add_share(&domain, config("two")));
+        let (one, two) = (
+            sim.add_share(&domain, config("one")),
+            sim.add_share(&domain, config("two")),
+        );
         boot(sim, &domain, async |env| {
             for tag in ["two", "one"] {
-                env.share(tag).await.unwrap().write("tag", tag.as_bytes()).await.unwrap();
+                env.share(tag)
+                    .await
+                    .unwrap()
+                    .write("tag", tag.as_bytes())
+                    .await
+                    .unwrap();
             }
             assert_eq!(env.share("three").await.unwrap_err(), Error::NoDevice);
         });
@@ -83,9 +91,15 @@ fn rule_74_a_share_goes_on_in_a_new_domain() {
                         }
                     }
                 });
-                while !matches!(lifecycle.next().await, LifecycleEvent::Resumed | LifecycleEvent::Cancelled) {}
+                while !matches!(
+                    lifecycle.next().await,
+                    LifecycleEvent::Resumed | LifecycleEvent::Cancelled
+                ) {}
                 if restored {
-                    assert!(matches!(file.read_at(0, &mut [0; 10]).await, Err(Error::Closed | Error::Stale)));
+                    assert!(matches!(
+                        file.read_at(0, &mut [0; 10]).await,
+                        Err(Error::Closed | Error::Stale)
+                    ));
                     share.connected().await;
                     assert_eq!(file.read_at(0, &mut [0; 10]).await, Err(Error::Stale));
                 } else {

@@ -212,8 +212,8 @@ impl<'a> Entries<'a> {
             kind: self.0.u8()?,
             name: self.0.string()?,
         };
-        let is_name = (1..=LONGEST_NAME).contains(&entry.name.len())
-            && !entry.name.iter().any(|byte| matches!(byte, b'/' | 0));
+        let is_name =
+            (1..=LONGEST_NAME).contains(&entry.name.len()) && !entry.name.iter().any(|byte| matches!(byte, b'/' | 0));
         is_name.then_some(entry)
     }
 }
@@ -277,7 +277,11 @@ mod tests {
         ];
         for (length, is_some) in lengths {
             for tried in 0..long.len() {
-                assert_eq!(is_some(&long[..tried]), tried == length, "{tried} bytes instead of {length}");
+                assert_eq!(
+                    is_some(&long[..tried]),
+                    tried == length,
+                    "{tried} bytes instead of {length}"
+                );
             }
         }
     }

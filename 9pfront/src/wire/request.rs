@@ -29,11 +29,20 @@ pub enum Request<'a> {
     /// The request with this tag is to have no answer any more.
     Flush { tag: u16 },
     /// `new_fid` becomes what is found from `fid` on by these names. Without a name it becomes the same as `fid`.
-    Walk { fid: u32, new_fid: u32, names: &'a [&'a str] },
+    Walk {
+        fid: u32,
+        new_fid: u32,
+        names: &'a [&'a str],
+    },
     /// Opens `fid`.
     Open { fid: u32, flags: u32 },
     /// `fid`, a directory, becomes a new file in it, which is open.
-    Create { fid: u32, name: &'a str, flags: u32, mode: u32 },
+    Create {
+        fid: u32,
+        name: &'a str,
+        flags: u32,
+        mode: u32,
+    },
     /// Reads a file.
     Read { fid: u32, offset: u64, count: u32 },
     /// Writes a file.
@@ -49,7 +58,12 @@ pub enum Request<'a> {
     /// Removes a file, or an empty directory.
     Remove { fid: u32, name: &'a str, directory: bool },
     /// Moves what is called `from` in one directory to `to` in another.
-    Rename { from_fid: u32, from: &'a str, to_fid: u32, to: &'a str },
+    Rename {
+        from_fid: u32,
+        from: &'a str,
+        to_fid: u32,
+        to: &'a str,
+    },
     /// Waits until everything is on the disk.
     Sync { fid: u32 },
     /// Figures of the file system.
@@ -188,7 +202,12 @@ impl Request<'_> {
                 to.string(name);
                 to.u32(if directory { REMOVE_DIRECTORY } else { 0 });
             }
-            Self::Rename { from_fid, from, to_fid, to: name } => {
+            Self::Rename {
+                from_fid,
+                from,
+                to_fid,
+                to: name,
+            } => {
                 to.u32(from_fid);
                 to.string(from);
                 to.u32(to_fid);

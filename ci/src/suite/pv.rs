@@ -66,6 +66,9 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     suspend::a_guest_with_a_balloon,
     suspend::a_guest_without_a_backend,
     suspend::tasks_are_told_and_clocks_are_right,
+    p9::files_are_read_and_written,
+    p9::a_share_goes_on_after_a_restore,
+    p9::a_backend_that_is_killed_is_noticed,
     vchan::libxenvchan_connects_to_us,
     vchan::we_connect_to_libxenvchan,
 ];

@@ -25,7 +25,7 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 /// `xl save` and `xl restore`. The restored domain has another number.
-const SAVE_AND_RESTORE: &str =
+pub(super) const SAVE_AND_RESTORE: &str =
     "xl save NAME /tmp/NAME.save 2>&1 && xl restore /tmp/NAME.save 2>&1 && rm /tmp/NAME.save";
 
 /// To this host and without a network in between; else as to any other.
@@ -43,7 +43,7 @@ fn migrate(bench: &Bench<'_>, guest: &Running<'_>) -> Result<(), Failure> {
 /// Makes a copy while the guest stands still, and lets it go on.
 const COPY: &str = "xl save -c NAME /tmp/NAME.save 2>&1 && rm /tmp/NAME.save";
 
-fn toolstack(bench: &Bench<'_>, guest: &Running<'_>, script: &str) -> Result<(), Failure> {
+pub(super) fn toolstack(bench: &Bench<'_>, guest: &Running<'_>, script: &str) -> Result<(), Failure> {
     bench.dom0(&script.replace("NAME", &guest.name)).map(drop)
 }
 

@@ -14,11 +14,11 @@ use core::time::Duration;
 
 use fata_console::Console;
 use fata_events::Handle;
-use fata_events::xen::{Ports, PvClock, XenLoop};
 #[cfg(feature = "net")]
 use fata_events::JoinHandle;
 #[cfg(any(feature = "net", feature = "9pfs"))]
 use fata_events::Signal;
+use fata_events::xen::{Ports, PvClock, XenLoop};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 #[cfg(feature = "net")]
@@ -111,7 +111,8 @@ impl<H: Hypervisor> XenPort<H> {
     pub(super) async fn start_devices(self: &Rc<Self>, handle: &Handle) {
         let Some(store) = self.store.get() else { return };
         #[cfg(feature = "9pfs")]
-        self.shares.start(self.table.clone(), self.ports.clone(), store.client().clone());
+        self.shares
+            .start(self.table.clone(), self.ports.clone(), store.client().clone());
         let found = async {
             // On its way while the devices are looked for.
             let name = store.read_string("name");

@@ -81,7 +81,9 @@ impl<H: Hypervisor> Shares<H> {
             return;
         }
         let (device, looks, leaving) = (new(), Signal::new(), Rc::default());
-        let life = device.handle().spawn(live(device.clone(), looks.clone(), Rc::clone(&leaving)));
+        let life = device
+            .handle()
+            .spawn(live(device.clone(), looks.clone(), Rc::clone(&leaving)));
         all.push(Place {
             device,
             looks,

@@ -407,7 +407,14 @@ unsafe impl Hypervisor for Xen {
             ..Default::default()
         };
         // SAFETY: the argument is what this operation wants, and lives through the call.
-        unsafe { call(nr::EVENT_CHANNEL_OP, event_channel::STATUS, from_mut(&mut arg) as u64, 0) }?;
+        unsafe {
+            call(
+                nr::EVENT_CHANNEL_OP,
+                event_channel::STATUS,
+                from_mut(&mut arg) as u64,
+                0,
+            )
+        }?;
         Ok(arg.status == event_channel::STATUS_INTERDOMAIN)
     }
 

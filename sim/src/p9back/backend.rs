@@ -104,7 +104,9 @@ impl Backend {
     }
 
     pub(super) fn fids(&self) -> usize {
-        self.connection.as_ref().map_or(0, |connection| connection.server.fids())
+        self.connection
+            .as_ref()
+            .map_or(0, |connection| connection.server.fids())
     }
 
     pub(super) fn remove(&mut self) -> (String, String) {
@@ -340,7 +342,11 @@ impl Backend {
             return Ok(());
         }
         let parts = self.dom0.machine.one_in(8);
-        let cut = if parts { self.dom0.machine.below(message.len() as u64) as usize } else { message.len() };
+        let cut = if parts {
+            self.dom0.machine.below(message.len() as u64) as usize
+        } else {
+            message.len()
+        };
         let (now, later) = message.split_at(cut);
         connection.ring.write(now);
         connection.partly = later.to_vec();
@@ -353,7 +359,14 @@ impl Backend {
         let mut honest = message(request.kind, request.tag, answer);
         match trick {
             P9Trick::Size => {
-                let sizes = [0, 1, 6, connection.server.msize + 1, u32::MAX, below(1 << 32) as u32 | 1 << 20];
+                let sizes = [
+                    0,
+                    1,
+                    6,
+                    connection.server.msize + 1,
+                    u32::MAX,
+                    below(1 << 32) as u32 | 1 << 20,
+                ];
                 honest[..4].copy_from_slice(&sizes[below(6) as usize].to_le_bytes());
             }
             P9Trick::Tag => {
@@ -404,9 +417,15 @@ fn take(connection: &mut Connection) -> Result<bool, String> {
     }
     let header = connection.ring.peek(7);
     let size = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
-    let most = if connection.server.msize == 0 { queued } else { connection.server.msize };
+    let most = if connection.server.msize == 0 {
+        queued
+    } else {
+        connection.server.msize
+    };
     if size < 7 || size > queued || size > most {
-        return Err(format!("a message of {size} bytes of which {queued} are there; {most} were agreed"));
+        return Err(format!(
+            "a message of {size} bytes of which {queued} are there; {most} were agreed"
+        ));
     }
     let (kind, tag) = (header[4], u16::from_le_bytes([header[5], header[6]]));
     if connection.pending.iter().any(|pending| pending.tag == tag) {

@@ -143,7 +143,12 @@ impl Sim {
             self.node(&format!("{back}/{key}"), value, &back_perms);
         }
         self.node(&front, "", &front_perms);
-        for (key, value) in [("backend", back.as_str()), ("backend-id", "0"), ("tag", tag), ("state", "1")] {
+        for (key, value) in [
+            ("backend", back.as_str()),
+            ("backend-id", "0"),
+            ("tag", tag),
+            ("state", "1"),
+        ] {
             self.node(&format!("{front}/{key}"), value, &front_perms);
         }
         (front, back)
@@ -229,7 +234,9 @@ impl P9Back {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         let directory = self.backend.borrow().root.find(directory).expect("a directory");
         let entries = directory.entries().expect("a directory");
-        entries.borrow_mut().insert(name.to_owned(), Inode::file(bytes.to_vec()));
+        entries
+            .borrow_mut()
+            .insert(name.to_owned(), Inode::file(bytes.to_vec()));
     }
 
     /// Makes a directory, in one that is there.

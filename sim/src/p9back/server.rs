@@ -5,9 +5,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::tree::{
-    EBADF, EEXIST, EINVAL, EISDIR, ENOENT, ENOSPC, ENOTDIR, EOPNOTSUPP, Inode, Node,
-};
+use super::tree::{EBADF, EEXIST, EINVAL, EISDIR, ENOENT, ENOSPC, ENOTDIR, EOPNOTSUPP, Inode, Node};
 
 /// A file that the client has a number for.
 struct Open {
@@ -128,7 +126,9 @@ impl Server {
 
     fn fid(&mut self, fields: &mut Fields<'_>) -> Result<&mut Open, Wrong> {
         let fid = fields.u32()?;
-        self.fids.get_mut(&fid).ok_or_else(|| format!("file {fid}, which is not there"))
+        self.fids
+            .get_mut(&fid)
+            .ok_or_else(|| format!("file {fid}, which is not there"))
     }
 
     fn dispatch(&mut self, kind: u8, fields: &mut Fields<'_>) -> Result<Result<Vec<u8>, u32>, Wrong> {
@@ -138,7 +138,11 @@ impl Server {
                 let (msize, version) = (fields.u32()?, fields.string()?);
                 self.fids.clear();
                 self.msize = msize.min(self.largest);
-                let version = if version == "9P2000.L" { version } else { "unknown".to_owned() };
+                let version = if version == "9P2000.L" {
+                    version
+                } else {
+                    "unknown".to_owned()
+                };
                 let answer = answer.number(self.msize.into(), 4).number(version.len() as u64, 2);
                 answer.bytes(version.as_bytes()).done()
             }
@@ -350,7 +354,9 @@ impl Server {
 /// Entries from an offset on, as many as fit; `.` and `..` are the first two.
 fn list(directory: &Node, entries: &BTreeMap<String, Node>, offset: u64, most: usize) -> Vec<u8> {
     let own = [(".", directory), ("..", directory)];
-    let all = own.into_iter().chain(entries.iter().map(|(name, node)| (name.as_str(), node)));
+    let all = own
+        .into_iter()
+        .chain(entries.iter().map(|(name, node)| (name.as_str(), node)));
     let mut data = Answer::default();
     for ((name, node), next) in all.zip(1..).skip(offset as usize) {
         if data.0.len() + 24 + name.len() > most {
