@@ -1,7 +1,7 @@
 //! The same images as PV guests.
 
 use super::{
-    Bench, Failure, Test, balloon, boot, debug, devices, ensure, input, life, limits, network, suspend, vchan,
+    Bench, Failure, Test, balloon, boot, debug, devices, ensure, input, life, limits, network, p9, suspend, vchan,
 };
 
 /// Tests of the other modules, with PV guests instead of PVH guests.
