@@ -119,8 +119,10 @@ impl Common {
         let answer = asked.await?;
         parse(&answer).ok_or_else(|| {
             let fault = Fault::Malformed(request.kind());
-            // The driver closes the connection.
+            // Nobody else gets anything of this session, and the driver closes the connection.
             self.fault.set(Some(fault));
+            self.set_problem(Some(Error::Fault(fault)));
+            self.end(Error::Fault(fault));
             self.graves.work.raise();
             Error::Fault(fault)
         })

@@ -1,6 +1,7 @@
 //! The backend's side of the handshake, and requests on their way.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use fata_hypercall::{DomId, Port};
@@ -41,6 +42,8 @@ pub(super) struct Backend {
     front: String,
     back: String,
     config: P9Config,
+    /// What it tells the frontend before that connects.
+    pub(super) offers: BTreeMap<String, String>,
     store: Store,
     frontend: Option<StoreWatch>,
     waker: Waker,
@@ -68,6 +71,13 @@ impl Backend {
             frontend: Some(store.watch(&format!("{front}/state"), &waker)),
             front,
             back,
+            offers: [
+                ("versions", "1".to_owned()),
+                ("max-rings", "8".to_owned()),
+                ("max-ring-page-order", config.max_order.to_string()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into(),
             config,
             store,
             waker,
@@ -184,9 +194,9 @@ impl Backend {
             return Next::Sleep;
         }
         if self.state == XenbusState::Initialising {
-            self.publish("versions", "1");
-            self.publish("max-rings", "8");
-            self.publish("max-ring-page-order", &self.config.max_order.to_string());
+            for (key, value) in &self.offers {
+                self.publish(key, value);
+            }
             self.switch_to(XenbusState::InitWait);
             return Next::Again;
         }

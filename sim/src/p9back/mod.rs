@@ -56,7 +56,7 @@ pub enum P9Trick {
     Twice,
     /// An index that claims more than the ring has.
     Index,
-    /// The ring's order, references and the guest's own indices are overwritten. It is none of the guest's business.
+    /// The ring's order and references are overwritten, which are the guest's to write and not to read. The answer is right.
     Scribble,
     /// A request that is never answered.
     Silent,
@@ -219,6 +219,14 @@ impl P9Back {
     pub fn restart(&self) {
         self.backend.borrow_mut().restart();
         self.waker.wake();
+    }
+
+    /// Has it say something else than it would of what it offers, from the start on.
+    pub fn set_key(&self, key: &str, value: &str) {
+        self.backend
+            .borrow_mut()
+            .offers
+            .insert(key.to_owned(), value.to_owned());
     }
 
     /// Bytes that the files may have, each.

@@ -101,12 +101,10 @@ impl Ring {
         }
     }
 
-    /// Overwrites what the guest has said of the ring, and its indices.
+    /// Overwrites what the guest has said of the ring.
     pub(super) fn scribble(&self, value: u32) {
         for at in [ORDER, REFERENCES, REFERENCES + 4] {
             self.index.page().store_u32(at, value, Release);
         }
-        self.index.page().store_u32(OUT_PROD, value, Release);
-        self.index.page().store_u32(IN_CONS, value, Release);
     }
 }
