@@ -203,7 +203,7 @@ fn rule_72_a_backend_that_was_started_anew_is_noticed() {
 
 /// A backend that takes requests and says nothing is waited for. What was taken back is over for the program at once.
 #[test]
-fn rule_60_a_silent_backend_blocks_nobody_who_has_a_limit() {
+fn rule_77_a_silent_backend_blocks_nobody_who_has_a_limit() {
     check(0..50, |sim| {
         let domain = sim.domain("guest");
         let back = sim.add_share(&domain, P9Config::default());

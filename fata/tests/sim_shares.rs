@@ -67,7 +67,7 @@ fn shares_are_found_by_their_tags() {
 
 /// What was under way fails, what was open is stale, and the share goes on.
 #[test]
-fn rule_74_a_share_goes_on_in_a_new_domain() {
+fn rule_72_a_share_goes_on_in_a_new_domain() {
     check(0..100, |sim| {
         for outcome in [Suspended::Restored, Suspended::Cancelled] {
             let domain = sim.domain("guest");
@@ -115,5 +115,30 @@ fn rule_74_a_share_goes_on_in_a_new_domain() {
             finish(sim, &domain);
             assert_eq!(back.read("after").as_deref(), Some(&b"the restore"[..]));
         }
+    });
+}
+
+/// Saved and restored at any moment: in the handshake, before it, in the middle of a request, while it takes leave.
+#[test]
+fn rule_72_a_restore_at_any_moment_loses_nothing() {
+    check(0..300, |sim| {
+        let domain = sim.domain("guest");
+        let back = sim.add_share(&domain, config("share"));
+        boot(sim, &domain, async |env| {
+            let share = env.share("share").await.unwrap();
+            for number in 0..20_u8 {
+                while let Err(error) = share.write("number", &[number; 9000]).await {
+                    assert!(matches!(error, Error::Closed | Error::Stale), "{error}");
+                    share.connected().await;
+                }
+                env.sleep(PAUSE).await;
+            }
+        });
+        for _ in 0..2 {
+            sim.run_for(Duration::from_micros(sim.random(15_000)));
+            sim.suspend(&domain, Suspended::Restored);
+        }
+        finish(sim, &domain);
+        assert_eq!(back.read("number"), Some(vec![19; 9000]));
     });
 }

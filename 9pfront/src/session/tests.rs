@@ -89,7 +89,7 @@ fn answers_find_their_requests_in_any_order() {
 }
 
 #[test]
-fn what_was_not_asked_is_a_fault() {
+fn rule_16_an_answer_is_to_what_was_asked() {
     let mut session = open();
     assert_eq!(answer(&mut session, kind::FSYNC + 1, 0, b""), Err(Fault::Tag(0)));
     submit(&mut session, &SYNC);

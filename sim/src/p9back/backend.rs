@@ -55,6 +55,7 @@ pub(super) struct Backend {
     pub(super) silent: bool,
     pub(super) connects: u32,
     pub(super) served: u64,
+    pub(super) taken_back: u64,
     pub(super) tricks: u64,
     /// It broke a rule in this connection, so what the frontend does is not its fault.
     lenient: bool,
@@ -89,6 +90,7 @@ impl Backend {
             silent: false,
             connects: 0,
             served: 0,
+            taken_back: 0,
             tricks: 0,
             lenient: false,
             alive: true,
@@ -305,6 +307,7 @@ impl Backend {
         let request = connection.pending.remove(chosen);
         self.served += 1;
         if request.kind == 108 {
+            self.taken_back += 1;
             let old = request.fields.first_chunk().map(|tag| u16::from_le_bytes(*tag));
             let old = connection.pending.iter().position(|pending| Some(pending.tag) == old);
             // It is done all the same, with an answer or without; or it is not.

@@ -187,6 +187,12 @@ impl P9Back {
         self.backend.borrow().served
     }
 
+    /// Requests that the guest took back.
+    #[must_use]
+    pub fn taken_back(&self) -> u64 {
+        self.backend.borrow().taken_back
+    }
+
     /// Files that the guest has numbers for, with the root directory.
     #[must_use]
     pub fn fids(&self) -> usize {
