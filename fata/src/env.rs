@@ -139,6 +139,28 @@ impl Env {
         self.0.port.vchans()
     }
 
+    /// A directory that the host shares, by its tag: with `p9 = ["tag=data,path=/srv/data,security_model=none"]` in the domain's
+    /// configuration it is `share("data")`. It waits until it is connected.
+    ///
+    /// The share outlives its connection: see [`p9`](crate::p9).
+    ///
+    /// ```no_run
+    /// /// Greets whoever the host's file names.
+    /// async fn greet(env: fata::Env) -> Result<(), fata::p9::Error> {
+    ///     let data = env.share("data").await?;
+    ///     let name = data.read("name").await?;
+    ///     env.console().print(&format!("Hello, {}!\n", String::from_utf8_lossy(&name)));
+    ///     data.write("greeted", b"yes\n").await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Within 10 seconds: [`NoDevice`](crate::p9::Error::NoDevice) if there is no share of that name, or why it is not connected.
+    #[cfg(feature = "9pfs")]
+    pub fn share(&self, tag: &str) -> impl Future<Output = Result<fata_9pfront::Share, fata_9pfront::Error>> {
+        crate::share::open(self, tag)
+    }
+
     /// Counts the changes of the interfaces: one has come or gone, or has another link or Ethernet address. Wait with
     /// `after`.
     ///

@@ -34,7 +34,7 @@
 //!
 //! The network is the feature `net`, which is on. A program that has no use for it names this crate with
 //! `default-features = false`, and its image is half as large. The feature `vchan`, which is off, adds streams to other
-//! domains of the same host (`Env::vchans`).
+//! domains of the same host (`Env::vchans`); `9pfs`, which is off too, directories of the host (`Env::share`).
 //!
 //! # What is below
 //!
@@ -83,6 +83,8 @@ mod logger;
 mod network;
 pub mod port;
 pub mod random;
+#[cfg(feature = "9pfs")]
+mod share;
 mod shutdown;
 pub mod start;
 pub mod stats;
@@ -91,7 +93,9 @@ pub mod xen;
 pub use console::Console;
 pub use env::Env;
 pub use exit::{ExitCode, Failure, Outcome, Termination};
-#[cfg(feature = "net")]
+#[cfg(feature = "9pfs")]
+pub use fata_9pfront as p9;
+#[cfg(any(feature = "net", feature = "9pfs"))]
 pub use fata_events::Signal;
 pub use fata_events::{Cancelled, Instant, JoinHandle, Sleep, TimedOut, Timeout};
 pub use fata_macros::main;

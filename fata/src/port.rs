@@ -6,12 +6,12 @@
 #[cfg(feature = "net")]
 use alloc::rc::Rc;
 use alloc::string::String;
-#[cfg(feature = "net")]
+#[cfg(any(feature = "net", feature = "9pfs"))]
 use alloc::vec::Vec;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
-#[cfg(feature = "net")]
+#[cfg(any(feature = "net", feature = "9pfs"))]
 use fata_events::Signal;
 #[cfg(feature = "net")]
 use fata_net::{Capabilities, RxChecksum, TxMeta};
@@ -56,9 +56,18 @@ pub trait Port {
 
     /// Places in the machine's configuration that are watched for changes.
     fn watches(&self) -> usize;
+
     /// What streams to other domains are made with, if the machine has such a thing.
     #[cfg(feature = "vchan")]
     fn vchans(&self) -> Option<fata_vchan::Vchans>;
+
+    /// The directories that the host shares, whether connected or not.
+    #[cfg(feature = "9pfs")]
+    fn shares(&self) -> Vec<fata_9pfront::Share>;
+
+    /// Raised when one of them has come, or gets or loses its connection.
+    #[cfg(feature = "9pfs")]
+    fn share_changes(&self) -> &Signal;
 
     /// The network interfaces there are, by number.
     #[cfg(feature = "net")]

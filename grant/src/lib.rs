@@ -22,6 +22,7 @@ mod error;
 mod mapped;
 mod pages;
 mod ring;
+mod row;
 mod shared;
 mod table;
 
@@ -30,5 +31,6 @@ pub use error::{Busy, Error, Full, RingError, ShareError};
 pub use mapped::Mapped;
 pub use pages::Pages;
 pub use ring::{BackRing, FrontRing, slots_in_page};
+pub use row::{read_row, write_row};
 pub use shared::{Access, ReadOnly, ReadWrite, Shared};
 pub use table::{Stats, Table};

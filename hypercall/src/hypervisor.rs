@@ -139,6 +139,16 @@ pub unsafe trait Hypervisor: Clone + 'static {
     /// `EINVAL` if the port is not open. A port whose other end has gone is no error.
     fn evtchn_send(&self, port: Port) -> Result<(), Errno>;
 
+    /// `EVTCHNOP_status`: whether the port is connected to one of another domain. It is not before that domain binds to it,
+    /// and no longer once the other port was closed, of which nothing else tells.
+    ///
+    /// # Errors
+    /// `EINVAL` if the port cannot be; whatever else Xen says.
+    fn evtchn_is_connected(&self, port: Port) -> Result<bool, Errno> {
+        let _ = port;
+        Err(Errno::ENOSYS)
+    }
+
     /// `EVTCHNOP_init_control` and `EVTCHNOP_expand_array`: from now on events come by the FIFO form, and there are at least
     /// `pages` pages of event words, for 1024 ports each. To be called again for more. There is no way back, except that a
     /// domain that is [restored](Suspended::Restored) begins with the two-level form.

@@ -501,6 +501,11 @@ unsafe impl Hypervisor for Domain {
         result
     }
 
+    fn evtchn_is_connected(&self, port: Port) -> Result<bool, Errno> {
+        let state = self.port_state(port).ok_or(Errno::EINVAL)?;
+        Ok(matches!(state, PortState::Interdomain { .. }))
+    }
+
     /// Cannot block a thread that all domains share: it records that the domain sleeps, and the simulator does not
     /// give it a turn before something wakes it.
     fn poll(&self, ports: &[Port], deadline: Option<SystemTime>) {

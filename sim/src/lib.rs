@@ -1,4 +1,4 @@
-//! A simulated hypervisor for tests: domains, grants, event channels, xenstored, netback, virtual time.
+//! A simulated hypervisor for tests: domains, grants, event channels, xenstored, netback, a 9pfs backend, virtual time.
 //!
 //! Several domains run in one thread, in an order that a seed decides, under a clock that moves only when all sleep. Backends
 //! and daemons also get on in the middle of a guest's turn, wherever it makes a hypercall or looks at its clock or events.
@@ -70,7 +70,8 @@
 //! | save and restore a domain, or only copy it | [`Sim::suspend`] |
 //! | have xenstored pause, refuse commits, repeat events | [`Store::set_stopped`], [`Store::set_faults`] |
 //! | kill a driver domain, start it anew, have it hang | [`Netback::crash`], [`restart`](Netback::restart), [`set_silent`](Netback::set_silent) |
-//! | have a backend break the rules | [`Netback::set_malice`] |
+//! | share a directory, and look at it from the host | [`Sim::add_share`] |
+//! | have a backend break the rules | [`Netback::set_malice`], [`P9Back::set_malice`] |
 //! | see that no memory is shown to anybody by mistake | [`Domain::watch_for_poison`], [`PoisonHeap`] |
 //! | write a service of your own | [`Sim::add_service`] |
 //! | find broken rules rather than stop at them | [`Sim::expect_violations`] |
@@ -102,6 +103,7 @@ mod leaks;
 mod machine;
 mod memory;
 pub mod netback;
+mod p9back;
 mod ports;
 mod restore;
 mod rng;
@@ -122,6 +124,7 @@ pub use heap::PoisonHeap;
 pub use leaks::Leaks;
 pub use memory::POISON;
 pub use netback::Netback;
+pub use p9back::{P9Back, P9Config, P9Trick};
 pub use ports::PortState;
 pub use rng::Rng;
 pub use sim::{Next, Sim, Waker};

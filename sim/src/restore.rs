@@ -67,9 +67,10 @@ impl Sim {
         };
         self.store.release(&self.dom0, old);
         let _ = self.store.remove(&domain_path(old));
-        let _ = self
-            .store
-            .remove(&format!("{}/backend/vif/{}", domain_path(DomId::DOM0), old.0));
+        for kind in ["vif", "9pfs"] {
+            let back = format!("{}/backend/{kind}/{}", domain_path(DomId::DOM0), old.0);
+            let _ = self.store.remove(&back);
+        }
         let Some(state) = self.machine.domain(new) else { return };
         let domain = Domain {
             machine: Rc::clone(&self.machine),

@@ -99,7 +99,7 @@ impl Sim {
     }
 
     /// Writes a node with these permissions.
-    fn node(&self, path: &str, value: &str, perms: &[Perm]) {
+    pub(crate) fn node(&self, path: &str, value: &str, perms: &[Perm]) {
         let written = self
             .store
             .write(path, value)

@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use core::task::{Context, Poll};
 
 use fata_events::xen::{Channel, Ports};
-use fata_grant::{Mapped, ReadWrite, Shared, Table};
+use fata_grant::{Mapped, ReadWrite, Shared, Table, read_row, write_row};
 use fata_hypercall::sync::Ordering;
-use fata_hypercall::{DomId, GrantRef, Hypervisor, PAGE_SIZE, Port, SharedPage};
+use fata_hypercall::{DomId, GrantRef, Hypervisor, Port, SharedPage};
 
 use crate::Error;
 use crate::layout::{Layout, ORDERS};
@@ -34,28 +34,6 @@ pub(crate) trait Link {
 
     /// As [`Channel::notify`].
     fn notify(&self);
-}
-
-/// What of a range of bytes lies in one page.
-struct Piece {
-    page: usize,
-    offset: usize,
-    len: usize,
-}
-
-/// Cuts a range at the ends of pages.
-fn pieces(offset: usize, len: usize) -> impl Iterator<Item = Piece> {
-    let end = offset.saturating_add(len);
-    let mut at = offset;
-    core::iter::from_fn(move || {
-        let piece = Piece {
-            page: at / PAGE_SIZE,
-            offset: at % PAGE_SIZE,
-            len: (end - at).min(PAGE_SIZE - at % PAGE_SIZE),
-        };
-        at += piece.len;
-        (piece.len > 0).then_some(piece)
-    })
 }
 
 /// The two together.
@@ -89,28 +67,12 @@ impl<H: Hypervisor, M: Memory> Link for Connection<H, M> {
         self.memory.first()
     }
 
-    fn put(&self, offset: usize, mut from: &[u8]) {
-        for piece in pieces(offset, from.len()) {
-            let Some((now, later)) = from.split_at_checked(piece.len) else {
-                return;
-            };
-            if let Some(page) = self.page(piece.page) {
-                page.write(piece.offset, now);
-            }
-            from = later;
-        }
+    fn put(&self, offset: usize, from: &[u8]) {
+        write_row(|index| self.page(index), offset, from);
     }
 
-    fn get(&self, offset: usize, mut to: &mut [u8]) {
-        for piece in pieces(offset, to.len()) {
-            let Some((now, later)) = to.split_at_mut_checked(piece.len) else {
-                return;
-            };
-            if let Some(page) = self.page(piece.page) {
-                page.read(piece.offset, now);
-            }
-            to = later;
-        }
+    fn get(&self, offset: usize, to: &mut [u8]) {
+        read_row(|index| self.page(index), offset, to);
     }
 
     fn events(&self) -> u64 {
@@ -205,26 +167,5 @@ impl<H: Hypervisor> Maker for Domain<H> {
         let rings = rings.collect::<Result<_, _>>()?;
         let memory = Foreign { first, rings };
         Ok((layout, Box::new(Connection { channel, memory })))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_cut_at_pages() {
-        let cut = |offset, len| {
-            pieces(offset, len)
-                .map(|p| (p.page, p.offset, p.len))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(cut(1024, 1024), [(0, 1024, 1024)]);
-        assert_eq!(cut(4096, 0), []);
-        assert_eq!(cut(4095, 2), [(0, 4095, 1), (1, 0, 1)]);
-        assert_eq!(
-            cut(8000, 10_000),
-            [(1, 3904, 192), (2, 0, 4096), (3, 0, 4096), (4, 0, 1616)]
-        );
     }
 }

@@ -1,7 +1,8 @@
 //! The same images as PV guests.
 
 use super::{
-    Bench, Failure, Test, balloon, boot, debug, devices, ensure, input, life, limits, network, ports, suspend, vchan,
+    Bench, Failure, Test, balloon, boot, debug, devices, ensure, input, life, limits, network, p9, ports, suspend,
+    vchan,
 };
 
 /// Tests of the other modules, with PV guests instead of PVH guests.
@@ -68,6 +69,9 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     suspend::a_guest_with_a_balloon,
     suspend::a_guest_without_a_backend,
     suspend::tasks_are_told_and_clocks_are_right,
+    p9::files_are_read_and_written,
+    p9::a_share_goes_on_after_a_restore,
+    p9::a_backend_that_is_killed_is_noticed,
     vchan::libxenvchan_connects_to_us,
     vchan::we_connect_to_libxenvchan,
 ];

@@ -82,6 +82,13 @@ impl<H: Hypervisor> Channel<H> {
         self.ports.0.note(|stats| stats.sent += 1);
     }
 
+    /// Whether somebody is at the other end: one hypercall. A peer that dies without a word is noticed by nothing else.
+    #[must_use]
+    pub fn has_peer(&self) -> bool {
+        // Where Xen does not say there is no reason to think that the peer is gone.
+        self.is_open() && self.ports.0.hv.evtchn_is_connected(self.port).unwrap_or(true)
+    }
+
     /// Events so far, with one that is pending at this moment.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -16,6 +16,8 @@ mod interface;
 mod interfaces;
 mod life;
 mod port;
+#[cfg(feature = "9pfs")]
+mod shares;
 #[cfg(feature = "suspend")]
 mod suspend;
 #[cfg(feature = "sysrq")]

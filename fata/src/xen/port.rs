@@ -2,7 +2,7 @@
 
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
-#[cfg(feature = "net")]
+#[cfg(any(feature = "net", feature = "9pfs"))]
 use alloc::vec::Vec;
 use core::cell::OnceCell;
 #[cfg(feature = "net")]
@@ -14,9 +14,11 @@ use core::time::Duration;
 
 use fata_console::Console;
 use fata_events::Handle;
-use fata_events::xen::{Ports, PvClock, XenLoop};
 #[cfg(feature = "net")]
-use fata_events::{JoinHandle, Signal};
+use fata_events::JoinHandle;
+#[cfg(any(feature = "net", feature = "9pfs"))]
+use fata_events::Signal;
+use fata_events::xen::{Ports, PvClock, XenLoop};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 #[cfg(feature = "net")]
@@ -30,6 +32,8 @@ use fata_xenstore::{Error, Store, decimal};
 use super::Ram;
 #[cfg(feature = "net")]
 use super::interfaces::Interfaces;
+#[cfg(feature = "9pfs")]
+use super::shares::Shares;
 #[cfg(feature = "net")]
 use crate::port::Interface;
 use crate::port::Port;
@@ -53,6 +57,8 @@ pub(super) struct XenPort<H: Hypervisor> {
     name: OnceCell<String>,
     #[cfg(feature = "vchan")]
     vchans: OnceCell<fata_vchan::Vchans>,
+    #[cfg(feature = "9pfs")]
+    shares: Rc<Shares<H>>,
     #[cfg(feature = "net")]
     interfaces: Interfaces<H>,
     /// Has them come and go.
@@ -78,6 +84,8 @@ impl<H: Hypervisor> XenPort<H> {
             name: OnceCell::new(),
             #[cfg(feature = "vchan")]
             vchans: OnceCell::new(),
+            #[cfg(feature = "9pfs")]
+            shares: Shares::new(),
             #[cfg(feature = "net")]
             interfaces: Interfaces::new(),
             #[cfg(feature = "net")]
@@ -102,6 +110,9 @@ impl<H: Hypervisor> XenPort<H> {
     /// program begins without them; they come when it does.
     pub(super) async fn start_devices(self: &Rc<Self>, handle: &Handle) {
         let Some(store) = self.store.get() else { return };
+        #[cfg(feature = "9pfs")]
+        self.shares
+            .start(self.table.clone(), self.ports.clone(), store.client().clone());
         let found = async {
             // On its way while the devices are looked for.
             let name = store.read_string("name");
@@ -174,12 +185,16 @@ impl<H: Hypervisor> XenPort<H> {
 
     /// The program ends: what comes from now on is not taken up.
     pub(super) fn stop_following(&self) {
+        #[cfg(feature = "9pfs")]
+        self.shares.stop_following();
         #[cfg(feature = "net")]
         drop(self.following.take());
     }
 
     /// Takes leave of all backends.
     pub(super) async fn disconnect(&self) {
+        #[cfg(feature = "9pfs")]
+        self.shares.stop().await;
         #[cfg(feature = "net")]
         self.interfaces.stop().await;
     }
@@ -204,6 +219,8 @@ impl<H: Hypervisor> XenPort<H> {
         {
             log::error!("xenstore: {error}");
         }
+        #[cfg(feature = "9pfs")]
+        self.shares.resume();
         #[cfg(feature = "net")]
         self.interfaces.resume();
     }
@@ -299,6 +316,16 @@ impl<H: Hypervisor> Port for XenPort<H> {
         let store = self.store.get()?;
         let make = || fata_vchan::Vchans::new(&self.table, &self.ports, store);
         Some(self.vchans.get_or_init(make).clone())
+    }
+
+    #[cfg(feature = "9pfs")]
+    fn shares(&self) -> Vec<fata_9pfront::Share> {
+        self.shares.all()
+    }
+
+    #[cfg(feature = "9pfs")]
+    fn share_changes(&self) -> &Signal {
+        self.shares.changes()
     }
 
     #[cfg(feature = "net")]

@@ -8,6 +8,8 @@ pub const BIND_INTERDOMAIN: u64 = 0;
 pub const CLOSE: u64 = 3;
 /// `EVTCHNOP_send`
 pub const SEND: u64 = 4;
+/// `EVTCHNOP_status`
+pub const STATUS: u64 = 5;
 /// `EVTCHNOP_alloc_unbound`
 pub const ALLOC_UNBOUND: u64 = 6;
 
@@ -45,3 +47,23 @@ pub struct PortArg {
     pub port: u32,
 }
 assert_layout!(PortArg, 4 / 4, port @ 0);
+
+/// `evtchn_status`
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Status {
+    /// In: whose port; `DOMID_SELF`.
+    pub dom: u16,
+    /// In: which.
+    pub port: u32,
+    /// Out: one of `EVTCHNSTAT_`.
+    pub status: u32,
+    /// Out: the virtual processor that it signals.
+    pub vcpu: u32,
+    /// Out: what it is connected to, by its status.
+    pub detail: [u32; 2],
+}
+assert_layout!(Status, 24 / 4, dom @ 0, port @ 4, status @ 8, vcpu @ 12, detail @ 16);
+
+/// `EVTCHNSTAT_interdomain`: connected to a port of another domain.
+pub const STATUS_INTERDOMAIN: u32 = 2;

@@ -404,6 +404,24 @@ unsafe impl Hypervisor for Xen {
         unsafe { call(nr::EVENT_CHANNEL_OP, event_channel::SEND, from_mut(&mut arg) as u64, 0) }.map(|_| ())
     }
 
+    fn evtchn_is_connected(&self, port: Port) -> Result<bool, Errno> {
+        let mut arg = event_channel::Status {
+            dom: DomId::SELF.0,
+            port: port.0,
+            ..Default::default()
+        };
+        // SAFETY: the argument is what this operation wants, and lives through the call.
+        unsafe {
+            call(
+                nr::EVENT_CHANNEL_OP,
+                event_channel::STATUS,
+                from_mut(&mut arg) as u64,
+                0,
+            )
+        }?;
+        Ok(arg.status == event_channel::STATUS_INTERDOMAIN)
+    }
+
     #[cfg(feature = "fifo")]
     fn evtchn_use_fifo(&self, pages: usize) -> Result<(), Errno> {
         fifo::use_fifo(*self, pages)

@@ -41,7 +41,7 @@ pub enum XenbusState {
 }
 
 impl XenbusState {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         match text {
             "1" => Self::Initialising,
             "2" => Self::InitWait,

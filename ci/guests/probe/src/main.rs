@@ -5,6 +5,7 @@ extern crate alloc;
 
 mod faults;
 mod grants;
+mod share;
 mod vchan;
 
 use alloc::boxed::Box;
@@ -67,6 +68,7 @@ async fn main(env: Env) -> Result<(), Box<dyn Error>> {
             }
         }
         ["grants"] => grants::run(&env).await?,
+        ["share", tag] => share::run(&env, tag).await?,
         ["vchan", ref rest @ ..] => vchan::run(&env, rest).await?,
         ["plug"] => plug(env).await,
         _ => Err(Failure::new(ExitCode::USAGE, "no such request"))?,
