@@ -1,7 +1,7 @@
 //! The integration tests: images on a real Xen, met by the real netback, xenstored, xenconsoled, xl, curl and ping.
 //!
-//! A test is a function of a [`Bench`]. All of them share one host, on which each has guests, names and addresses of its
-//! own; a test that loses the host gets the next test a new one.
+//! A test is a function of a [`Bench`]. They share a few hosts, on which each has guests, names and addresses of its own; a
+//! test that loses its host gets the next test a new one.
 
 mod balloon;
 mod bench;
@@ -22,12 +22,16 @@ mod suspend;
 mod vchan;
 
 use std::fmt;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub use bench::Bench;
 
-use crate::{Error, Options, XenHost};
+use crate::{Error, Options, Reporter, XenHost};
 
 /// Why a test failed.
 #[derive(Debug)]
@@ -114,6 +118,9 @@ pub fn names(only: Option<&str>) -> Vec<&'static str> {
         .collect()
 }
 
+/// Hosts at the same time, if there are as many processors: each keeps one of them busy, and takes 1.5 GiB.
+const HOSTS: usize = 4;
+
 /// Runs the tests whose names contain `only`, and calls `report` after each.
 ///
 /// # Errors
@@ -122,25 +129,61 @@ pub fn run(
     options: &Options,
     images: &Images,
     only: Option<&str>,
-    mut report: impl FnMut(&str, Duration, Result<(), Failure>),
+    report: impl FnMut(&str, Duration, Result<(), Failure>) + Send,
+) -> Result<(), Error> {
+    let chosen: Vec<(usize, Test)> = tests()
+        .enumerate()
+        .filter(|(_, (name, _))| only.is_none_or(|only| name.contains(only)))
+        .collect();
+    let hosts = thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(HOSTS)
+        .min(chosen.len());
+    let queue = Mutex::new(chosen.into_iter());
+    let report = Mutex::new(report);
+    let quiet = options.clone().reporter(Reporter::silent());
+    thread::scope(|scope| {
+        // One tells of what is set up; the others wait for it.
+        let others: Vec<_> = (1..hosts)
+            .map(|_| scope.spawn(|| work(&quiet, images, &queue, &report)))
+            .collect();
+        let first = work(options, images, &queue, &report);
+        let ends = others
+            .into_iter()
+            .map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        ends.fold(first, Result::and)
+    })
+}
+
+/// Runs tests of the queue, until there are none, on one host.
+fn work(
+    options: &Options,
+    images: &Images,
+    queue: &Mutex<impl Iterator<Item = (usize, Test)>>,
+    report: &Mutex<impl FnMut(&str, Duration, Result<(), Failure>)>,
 ) -> Result<(), Error> {
     let mut host: Option<XenHost> = None;
-    for (number, (name, test)) in tests().enumerate() {
-        if only.is_some_and(|only| !name.contains(only)) {
-            continue;
-        }
+    loop {
+        let next = locked(queue).next();
+        let Some((number, (name, test))) = next else {
+            return Ok(());
+        };
         let began = Instant::now();
         let running = match host.take() {
             Some(running) => running,
             None => XenHost::start(options)?,
         };
         let result = test(&Bench::new(&running, options, images, number));
-        report(name, began.elapsed(), result);
+        locked(report)(name, began.elapsed(), result);
         // Still there, and nothing left over? Then the next test may have it.
         host = running
             .domains()
             .is_ok_and(|domains| domains.len() == 1)
             .then_some(running);
     }
-    Ok(())
+}
+
+/// Another test's panic is none of this one's business.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

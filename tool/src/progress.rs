@@ -2,13 +2,16 @@
 
 use std::cell::RefCell;
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use fata_ci::{Cache, Options, Progress, Reporter, Stage, XenHost};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::error::Error;
+
+/// What goes on at the same time, one below the other.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// A step of unknown length.
 pub(crate) struct Spinner {
@@ -19,7 +22,7 @@ pub(crate) struct Spinner {
 
 /// Begins a step.
 pub(crate) fn spinner(title: &str) -> Spinner {
-    let bar = ProgressBar::new_spinner().with_message(title.to_owned());
+    let bar = BARS.add(ProgressBar::new_spinner().with_message(title.to_owned()));
     bar.set_style(style("{spinner} {msg} {elapsed:.dim}"));
     bar.enable_steady_tick(Duration::from_millis(100));
     Spinner {
@@ -74,7 +77,7 @@ impl Bar {
 
     fn end_part(&self) {
         if let Some((part, began)) = self.part.take() {
-            self.spinner.bar.suspend(|| stage_line(&part, began.elapsed()));
+            stage_line(&part, began.elapsed());
         }
     }
 
@@ -97,7 +100,7 @@ pub(crate) fn reporter() -> Reporter {
         let Ok(mut bar) = bar.lock() else { return };
         match progress {
             Progress::Began => {
-                *bar = ProgressBar::new(1000).with_message(stage.title());
+                *bar = BARS.add(ProgressBar::new(1000).with_message(stage.title()));
                 bar.set_style(style("{spinner} {msg} [{bar:30}] {elapsed:.dim}"));
                 bar.enable_steady_tick(Duration::from_millis(100));
             }
@@ -113,7 +116,7 @@ pub(crate) fn reporter() -> Reporter {
 
 /// One line for a stage that is over. Without a terminal there are no bars, and these lines are all there is.
 pub(crate) fn stage_line(title: &str, took: Duration) {
-    eprintln!("{:>9.3} s  {title}", took.as_secs_f64());
+    BARS.suspend(|| eprintln!("{:>9.3} s  {title}", took.as_secs_f64()));
 }
 
 /// Whether somebody watches.

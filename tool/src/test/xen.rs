@@ -1,11 +1,13 @@
 //! The tests on a real Xen host.
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use fata_ci::suite::{self, Images};
-use fata_ci::{Cache, Options};
+use fata_ci::{Cache, Options, XenHost};
 
 use super::Counts;
 use crate::error::Error;
@@ -21,8 +23,14 @@ pub(super) fn test(workspace: &Workspace, only: Option<&str>) -> Result<Counts, 
     if suite::names(only).is_empty() {
         return Ok(Counts::default());
     }
-    let images = images(workspace)?;
     let options = Options::new(Cache::locate()?).reporter(progress::reporter());
+    // What is missing of the host is set up meanwhile: the last step of every image keeps but one processor busy.
+    let (images, host) = thread::scope(|scope| {
+        let host = scope.spawn(|| XenHost::start(&options).map(XenHost::stop));
+        (images(workspace), host.join())
+    });
+    host.unwrap_or_else(|panic| resume_unwind(panic))?;
+    let images = images?;
     let mut counts = match only {
         None => sizes(workspace)?,
         Some(_) => Counts::default(),
