@@ -151,10 +151,14 @@ impl Session {
         self.pending.iter().any(Pending::is_sent)
     }
 
-    /// Sees whether the server still knows us.
+    /// Sees whether the server still knows us, unless that is being asked already.
     pub(crate) fn probe(&mut self) {
         let request = Request::GetAttributes { fid: self.root.number };
-        if self.open {
+        let asked = self
+            .pending
+            .iter()
+            .any(|pending| matches!(pending.caller, Caller::Session));
+        if self.open && !asked {
             self.enqueue(&request, [None, None], Caller::Session);
         }
     }

@@ -110,6 +110,20 @@ fn rule_16_an_answer_is_to_what_was_asked() {
     );
 }
 
+/// A backend may say as often as it likes that it is connected: it costs one question at a time.
+#[test]
+fn a_server_is_asked_once_whether_it_knows_us() {
+    let mut session = open();
+    session.probe();
+    session.probe();
+    let asked = next(&mut session);
+    assert_eq!(asked.kind, kind::GETATTR);
+    session.probe();
+    assert!(session.next(usize::MAX).is_none());
+    let forgotten = answer(&mut session, kind::ERROR, asked.tag, &2_u32.to_le_bytes());
+    assert_eq!(forgotten, Err(Fault::Forgotten));
+}
+
 /// A server may answer a request that is being taken back, before it says that it is through with it, or not at all.
 #[test]
 fn rule_59_a_tag_is_not_used_again_before_the_server_is_through_with_it() {
