@@ -56,7 +56,7 @@ fn a_fault_has_a_name_and_costs_one_connection() {
     check(0..50, |sim| {
         let error = after(sim, &[P9Trick::Size]);
         assert!(
-            matches!(error, Error::Fault(Fault::Size(size)) if !(7..=16_384).contains(&size)),
+            matches!(error, Error::Fault(Fault::Size(size)) if !(7..=32_768).contains(&size)),
             "{error}"
         );
         let error = after(sim, &[P9Trick::Tag]);
