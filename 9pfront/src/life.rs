@@ -31,6 +31,8 @@ const QUARANTINE_LIMIT: usize = 256;
 struct Connection<H: Hypervisor> {
     rings: Rings<H>,
     serving: bool,
+    /// When the backend was looked after, or heard of, or owed nothing.
+    looked: Instant,
     /// Since when something is due that cannot take long.
     due: Option<Instant>,
     /// Events up to this one were told what came of them (rule 55).
@@ -180,6 +182,7 @@ impl<H: Hypervisor> Device<H> {
         Ok(Connection {
             rings,
             serving: false,
+            looked: Instant::ZERO,
             due: None,
             judged: 0,
         })
@@ -209,6 +212,7 @@ impl<H: Hypervisor> Device<H> {
         let Some(Connection {
             rings,
             serving: true,
+            looked,
             due,
             judged,
         }) = connection
@@ -236,21 +240,32 @@ impl<H: Hypervisor> Device<H> {
                 *judged = events;
             }
             *due = (asking || rings.is_partial()).then(|| due.unwrap_or(handle.now()));
-            let channel = &rings.channel;
-            let news = poll_fn(|cx| any([channel.poll_after(events, cx), work.poll_after(asked, cx)]));
-            if !waiting {
-                news.await;
-            } else if handle.timeout(LOOK_AFTER, news).await.is_err() {
-                if !channel.has_peer() {
+            let now = handle.now();
+            if received || !waiting {
+                *looked = now;
+            }
+            // Whatever news there are from our own side: they must not hide that there are none from the other.
+            let quiet = now - *looked;
+            if quiet >= LOOK_AFTER {
+                *looked = now;
+                if !rings.channel.has_peer() {
                     return Error::Gone;
                 }
-                if due.is_some_and(|since| handle.now() - since > PATIENCE) {
+                if due.is_some_and(|since| now - since > PATIENCE) {
                     return if rings.is_partial() {
                         Error::Fault(Fault::Truncated)
                     } else {
                         diagnose(State::Connected, State::Connected)
                     };
                 }
+                continue;
+            }
+            let channel = &rings.channel;
+            let news = poll_fn(|cx| any([channel.poll_after(events, cx), work.poll_after(asked, cx)]));
+            if waiting {
+                let _ = handle.timeout(LOOK_AFTER - quiet, news).await;
+            } else {
+                news.await;
             }
         }
     }

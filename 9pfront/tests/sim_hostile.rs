@@ -179,6 +179,25 @@ fn rule_81_who_waits_notices_that_the_backend_is_dead() {
     });
 }
 
+/// Its own requests, which come more often than the backend is looked after, do not hide that it is dead.
+#[test]
+fn rule_81_who_keeps_asking_notices_it_too() {
+    check(0..20, |sim| {
+        let domain = sim.domain("guest");
+        let back = sim.add_share(&domain, P9Config::default());
+        let program = boot(sim, &domain, |env: Env| async move {
+            env.share.connected().await;
+            back.crash();
+            let began = env.handle.now();
+            while env.share.is_connected() {
+                let _ = env.handle.timeout(SECOND / 3, env.share.metadata("file")).await;
+            }
+            assert!(env.handle.now() - began < 3 * SECOND);
+        });
+        finish(sim, &domain, &program);
+    });
+}
+
 /// The same connection, as the store has it, and another server.
 #[test]
 fn rule_72_a_backend_that_was_started_anew_is_noticed() {
