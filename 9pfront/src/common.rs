@@ -49,12 +49,12 @@ impl Common {
 
     // The driver's side
 
-    /// A session begins over a new connection, whose ring has room for so many bytes of answers.
-    pub(crate) fn begin(&self, msize: u32, ring: u32) {
+    /// A session begins over a new connection, whose ring has room for so many bytes in each direction.
+    pub(crate) fn begin(&self, ring: u32) {
         let id = self.sessions.get() + 1;
         self.sessions.set(id);
         self.fault.set(None);
-        let session = Session::new(id, msize, ring, Rc::clone(&self.graves));
+        let session = Session::new(id, ring, Rc::clone(&self.graves));
         self.session.replace(Some(session));
     }
 

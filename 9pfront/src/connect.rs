@@ -46,12 +46,9 @@ pub(crate) fn keys<H: Hypervisor>(rings: &Rings<H>) -> [Key; 4] {
 }
 
 /// Why a backend that was waited for has not come.
-pub(crate) fn diagnose(frontend: &Frontend) -> Error {
-    match frontend.backend_state() {
+pub(crate) fn diagnose(own: State, backend: State) -> Error {
+    match backend {
         State::Unknown => Error::NoBackend,
-        backend => Error::TimedOut {
-            own: frontend.state(),
-            backend,
-        },
+        backend => Error::TimedOut { own, backend },
     }
 }

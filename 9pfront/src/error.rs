@@ -151,6 +151,8 @@ pub enum Fault {
     Index(RingError),
     /// A message shorter than a header, or longer than was agreed.
     Size(u32),
+    /// A message that began and did not come to its end.
+    Truncated,
     /// An answer to a request that was not made, or had its answer.
     Tag(u16),
     /// An answer of a type that does not belong to the request's.
@@ -183,6 +185,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Index(error) => error.fmt(f),
             Self::Size(size) => write!(f, "a message of {size} bytes"),
+            Self::Truncated => f.write_str("a message that does not come to its end"),
             Self::Tag(tag) => write!(f, "an answer to {tag}, which was not asked"),
             Self::Kind { asked, answered } => write!(f, "an answer of type {answered} to a request of type {asked}"),
             Self::Malformed(kind) => write!(f, "the fields of an answer to a request of type {kind}"),

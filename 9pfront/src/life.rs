@@ -12,12 +12,13 @@ use fata_xenstore::xenbus::{Frontend, State, Step};
 
 use crate::connect::{diagnose, keys, negotiate, tag};
 use crate::rings::Rings;
-use crate::{Device, Error};
+use crate::{Device, Error, Fault};
 
 /// How often a backend that owes an answer is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// How long it may take until the root directory is there.
-const GREETING: Duration = Duration::from_secs(10);
+/// How long it may take until the root directory is there, until a server says whether it still knows us, and until a message
+/// is whole.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two attempts. Each that goes wrong costs a connection.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -30,8 +31,10 @@ const QUARANTINE_LIMIT: usize = 256;
 struct Connection<H: Hypervisor> {
     rings: Rings<H>,
     serving: bool,
-    /// When that began.
-    began: Instant,
+    /// When the backend was looked after, or heard of, or owed nothing.
+    looked: Instant,
+    /// Since when something is due that cannot take long.
+    due: Option<Instant>,
     /// Events up to this one were told what came of them (rule 55).
     judged: u64,
 }
@@ -136,7 +139,9 @@ impl<H: Hypervisor> Device<H> {
                         Ok(())
                     }
                     Step::GiveUp => {
-                        inner.common.set_problem(Some(diagnose(frontend)));
+                        inner
+                            .common
+                            .set_problem(Some(diagnose(frontend.state(), frontend.backend_state())));
                         Ok(())
                     }
                     Step::Finish => return result,
@@ -177,7 +182,8 @@ impl<H: Hypervisor> Device<H> {
         Ok(Connection {
             rings,
             serving: false,
-            began: Instant::ZERO,
+            looked: Instant::ZERO,
+            due: None,
             judged: 0,
         })
     }
@@ -195,9 +201,9 @@ impl<H: Hypervisor> Device<H> {
             return Ok(());
         }
         frontend.set_state(State::Connected).await?;
-        common.begin(connection.rings.msize(), connection.rings.half());
+        // QEMU serves one request after the other, so the longer they are the better.
+        common.begin(connection.rings.half());
         connection.serving = true;
-        connection.began = self.handle().now();
         Ok(())
     }
 
@@ -206,7 +212,8 @@ impl<H: Hypervisor> Device<H> {
         let Some(Connection {
             rings,
             serving: true,
-            began,
+            looked,
+            due,
             judged,
         }) = connection
         else {
@@ -221,9 +228,9 @@ impl<H: Hypervisor> Device<H> {
             }
             let turn = common.with(|session| {
                 let received = rings.turn(session)?;
-                Ok((received, session.is_waiting(), session.root().is_some()))
+                Ok((received, session.is_waiting(), session.is_asking()))
             });
-            let (received, waiting, open) = match turn {
+            let (received, waiting, asking) = match turn {
                 Some(Ok(done)) => done,
                 Some(Err(fault)) => return Error::Fault(fault),
                 None => return Error::Closed,
@@ -232,21 +239,33 @@ impl<H: Hypervisor> Device<H> {
                 rings.channel.served(received);
                 *judged = events;
             }
-            let channel = &rings.channel;
-            let news = poll_fn(|cx| any([channel.poll_after(events, cx), work.poll_after(asked, cx)]));
-            if !waiting {
-                news.await;
-            } else if handle.timeout(LOOK_AFTER, news).await.is_err() {
-                if !channel.has_peer() {
+            *due = (asking || rings.is_partial()).then(|| due.unwrap_or(handle.now()));
+            let now = handle.now();
+            if received || !waiting {
+                *looked = now;
+            }
+            // Whatever news there are from our own side: they must not hide that there are none from the other.
+            let quiet = now - *looked;
+            if quiet >= LOOK_AFTER {
+                *looked = now;
+                if !rings.channel.has_peer() {
                     return Error::Gone;
                 }
-                if !open && handle.now() - *began > GREETING {
-                    let state = State::Connected;
-                    return Error::TimedOut {
-                        own: state,
-                        backend: state,
+                if due.is_some_and(|since| now - since > PATIENCE) {
+                    return if rings.is_partial() {
+                        Error::Fault(Fault::Truncated)
+                    } else {
+                        diagnose(State::Connected, State::Connected)
                     };
                 }
+                continue;
+            }
+            let channel = &rings.channel;
+            let news = poll_fn(|cx| any([channel.poll_after(events, cx), work.poll_after(asked, cx)]));
+            if waiting {
+                let _ = handle.timeout(LOOK_AFTER - quiet, news).await;
+            } else {
+                news.await;
             }
         }
     }

@@ -45,9 +45,8 @@ mod tests {
         for bad in ["..", "a/../b", "/..", "nul\0", "a/nul\0/b"] {
             assert_eq!(names(bad), Err(Error::BadPath), "{bad:?}");
         }
-        let long = "x".repeat(LONGEST_NAME + 1);
-        assert_eq!(names(&long), Err(Error::BadPath));
-        assert!(names(&long[1..]).is_ok());
+        assert!(names(&"x".repeat(LONGEST_NAME)).is_ok());
+        assert_eq!(names(&"x".repeat(LONGEST_NAME + 1)), Err(Error::BadPath));
         assert_eq!(split("/"), Err(Error::BadPath));
         assert!(names("...").is_ok() && names("..a").is_ok());
     }

@@ -8,7 +8,7 @@ use fata_hypercall::sync::Ordering;
 use fata_hypercall::{DomId, GrantRef, Hypervisor, PAGE_SIZE, Port, SharedPage};
 
 use crate::session::Session;
-use crate::wire::{HEADER, Header, SMALLEST_MSIZE};
+use crate::wire::{HEADER, Header};
 use crate::{Error, Fault};
 
 /// The largest ring that we make, as a power of two of pages: 64 KiB, a half for each direction.
@@ -67,9 +67,9 @@ impl<H: Hypervisor> Rings<H> {
         self.half
     }
 
-    /// The longest message: two fit into the ring, if it is not very small.
-    pub(crate) fn msize(&self) -> u32 {
-        SMALLEST_MSIZE.max(self.half / 2)
+    /// Whether a message has begun to come and is not whole.
+    pub(crate) const fn is_partial(&self) -> bool {
+        self.filled > 0
     }
 
     /// Takes all answers and sends what there is room for. Tells whether anything was received.

@@ -102,22 +102,22 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A connection that begins. Messages can have `msize` bytes, and `ring` bytes fit into the ring for answers.
-    pub(crate) fn new(id: u64, msize: u32, ring: u32, graves: Rc<Graves>) -> Self {
+    /// A connection that begins, over a ring with so many bytes in each direction, which a message may fill.
+    pub(crate) fn new(id: u64, ring: u32, graves: Rc<Graves>) -> Self {
         let mut fids = Fids::new(id, graves);
         let root = fids.choose();
         let mut session = Self {
             id,
             pending: Vec::new(),
             next_id: 0,
-            msize,
+            msize: ring,
             ring,
             reserved: 0,
             fids,
             root,
             open: false,
         };
-        session.enqueue(&Request::Version { msize }, [None, None], Caller::Session);
+        session.enqueue(&Request::Version { msize: ring }, [None, None], Caller::Session);
         session
     }
 
@@ -151,10 +151,16 @@ impl Session {
         self.pending.iter().any(Pending::is_sent)
     }
 
-    /// Sees whether the server still knows us.
+    /// Whether the connection itself has asked for something, which no server has reason to keep for long.
+    pub(crate) fn is_asking(&self) -> bool {
+        let own = |pending: &Pending| matches!(pending.caller, Caller::Session);
+        self.pending.iter().any(own)
+    }
+
+    /// Sees whether the server still knows us, unless that is being asked already.
     pub(crate) fn probe(&mut self) {
         let request = Request::GetAttributes { fid: self.root.number };
-        if self.open {
+        if self.open && !self.is_asking() {
             self.enqueue(&request, [None, None], Caller::Session);
         }
     }

@@ -18,6 +18,9 @@ use crate::{Error, File, ReadDir};
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
 
+/// How often a file may be removed and made by others while it is to be created.
+const CREATE_ATTEMPTS: usize = 3;
+
 /// A directory of the host's. Clones are the same one.
 ///
 /// Paths are names with `/` between them, from the shared directory on; one at the front makes no difference. `..` is not
@@ -94,7 +97,7 @@ impl Share {
     /// See [`Share`].
     pub async fn create(&self, path: &str) -> Result<File, Error> {
         let (directory, name) = split(path)?;
-        loop {
+        for _ in 0..CREATE_ATTEMPTS {
             // A file that is there keeps its owner and its permissions.
             match self.open_as(path, flags::READ_WRITE | flags::TRUNCATE).await {
                 Err(error) if error.is_missing() => {}
@@ -113,6 +116,7 @@ impl Share {
                 opened => return Ok(File::new(Rc::clone(&self.0), fid, opened?, longest)),
             }
         }
+        Err(Error::Refused(Errno::EEXIST))
     }
 
     /// A whole file, as long as it was when it was opened.

@@ -56,7 +56,7 @@ fn a_fault_has_a_name_and_costs_one_connection() {
     check(0..50, |sim| {
         let error = after(sim, &[P9Trick::Size]);
         assert!(
-            matches!(error, Error::Fault(Fault::Size(size)) if !(7..=16_384).contains(&size)),
+            matches!(error, Error::Fault(Fault::Size(size)) if !(7..=32_768).contains(&size)),
             "{error}"
         );
         let error = after(sim, &[P9Trick::Tag]);
@@ -174,6 +174,25 @@ fn rule_81_who_waits_notices_that_the_backend_is_dead() {
             assert_eq!(env.share.read("file").await, Err(Error::Gone), "at once from now on");
             killer.restart();
             env.share.connected().await;
+        });
+        finish(sim, &domain, &program);
+    });
+}
+
+/// Its own requests, which come more often than the backend is looked after, do not hide that it is dead.
+#[test]
+fn rule_81_who_keeps_asking_notices_it_too() {
+    check(0..20, |sim| {
+        let domain = sim.domain("guest");
+        let back = sim.add_share(&domain, P9Config::default());
+        let program = boot(sim, &domain, |env: Env| async move {
+            env.share.connected().await;
+            back.crash();
+            let began = env.handle.now();
+            while env.share.is_connected() {
+                let _ = env.handle.timeout(SECOND / 3, env.share.metadata("file")).await;
+            }
+            assert!(env.handle.now() - began < 3 * SECOND);
         });
         finish(sim, &domain, &program);
     });

@@ -10,7 +10,6 @@ use super::*;
 use crate::wire::HEADER;
 
 const RING: u32 = 32_768;
-const MSIZE: u32 = 16_384;
 
 fn header(message: &[u8]) -> Header {
     Header::parse(message.first_chunk().unwrap())
@@ -32,7 +31,7 @@ fn version(msize: u32) -> Vec<u8> {
 
 /// A session that has its root directory.
 fn open() -> Session {
-    let mut session = Session::new(1, MSIZE, RING, Rc::default());
+    let mut session = Session::new(1, RING, Rc::default());
     let asked = next(&mut session);
     assert_eq!((asked.kind, asked.tag), (kind::VERSION, NO_TAG));
     answer(&mut session, kind::VERSION + 1, NO_TAG, &version(8192)).unwrap();
@@ -57,17 +56,17 @@ const SYNC: Request<'_> = Request::Sync { fid: 9 };
 #[test]
 fn a_greeting_that_makes_no_sense_is_a_fault() {
     let greeted = |fields: &[u8]| {
-        let mut session = Session::new(1, MSIZE, RING, Rc::default());
+        let mut session = Session::new(1, RING, Rc::default());
         next(&mut session);
         answer(&mut session, kind::VERSION + 1, NO_TAG, fields).map(|()| session)
     };
-    assert_eq!(greeted(&version(MSIZE)).unwrap().msize(), MSIZE);
-    for msize in [0, 4095, MSIZE + 1, u32::MAX] {
+    assert_eq!(greeted(&version(RING)).unwrap().msize(), RING);
+    for msize in [0, 4095, RING + 1, u32::MAX] {
         assert_eq!(greeted(&version(msize)).err(), Some(Fault::MessageSize(msize)));
     }
     assert_eq!(greeted(b"\0\x20\0\0\x07\0unknown").err(), Some(Fault::Version));
     assert_eq!(greeted(b"").err(), Some(Fault::Malformed(kind::VERSION)));
-    let mut session = greeted(&version(MSIZE)).unwrap();
+    let mut session = greeted(&version(RING)).unwrap();
     next(&mut session);
     let refused = answer(&mut session, kind::ERROR, 0, &13_u32.to_le_bytes());
     assert_eq!(refused, Err(Fault::Attach(Errno::EACCES)));
@@ -108,6 +107,20 @@ fn rule_16_an_answer_is_to_what_was_asked() {
         answer(&mut session, kind::ERROR, tag, b""),
         Err(Fault::Malformed(kind::FSYNC))
     );
+}
+
+/// A backend may say as often as it likes that it is connected: it costs one question at a time.
+#[test]
+fn a_server_is_asked_once_whether_it_knows_us() {
+    let mut session = open();
+    session.probe();
+    session.probe();
+    let asked = next(&mut session);
+    assert_eq!(asked.kind, kind::GETATTR);
+    session.probe();
+    assert!(session.next(usize::MAX).is_none());
+    let forgotten = answer(&mut session, kind::ERROR, asked.tag, &2_u32.to_le_bytes());
+    assert_eq!(forgotten, Err(Fault::Forgotten));
 }
 
 /// A server may answer a request that is being taken back, before it says that it is through with it, or not at all.
@@ -214,7 +227,7 @@ proptest! {
             }
             let bytes: u32 = owed.iter().map(|(_, count)| count + 11).sum();
             prop_assert!(bytes <= RING && owed.len() <= MAX_SENT);
-            if id % 3 == 0 && !owed.is_empty() {
+            if id.is_multiple_of(3) && !owed.is_empty() {
                 let (tag, count) = owed.swap_remove(id as usize % owed.len());
                 let fields = [&count.to_le_bytes()[..], &vec![0; count as usize]].concat();
                 answer(&mut session, kind::READ + 1, tag, &fields).unwrap();

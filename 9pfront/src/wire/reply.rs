@@ -264,7 +264,8 @@ mod tests {
     #[test]
     fn an_answer_that_is_too_short_or_too_long_is_none() {
         let long = [0; 200];
-        let lengths: [(usize, fn(&[u8]) -> bool); 9] = [
+        type IsSome = fn(&[u8]) -> bool;
+        let lengths: [(usize, IsSome); 9] = [
             (0, |bytes| nothing(bytes).is_some()),
             (4, |bytes| error(bytes).is_some()),
             (6, |bytes| version(bytes).is_some()),
