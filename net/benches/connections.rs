@@ -50,18 +50,6 @@ async fn echo(handle: fata_events::Handle, listener: TcpListener) {
     }
 }
 
-/// A stack that has said where it is.
-fn begin(limits: Limits) -> (World, Stack, Wire) {
-    let mut world = World::new();
-    let (stack, mut wire) = world.stack_and_wire(limits);
-    for _ in 0..8 {
-        world.clock.set(world.clock_now() + Duration::from_millis(500));
-        world.settle();
-        while wire.0.take().is_some() {}
-    }
-    (world, stack, wire)
-}
-
 fn listen(world: &World, stack: &Stack, backlog: usize) {
     let options = ListenOptions {
         backlog,
@@ -117,7 +105,8 @@ fn whole_connection(world: &mut World, wire: &mut Wire, peer: &mut Peer) {
 
 /// Connections of one request each, one after the other, with the buffers that a guest of 8 MiB has.
 fn measure_new(rounds: usize) {
-    let (mut world, stack, mut wire) = begin(Limits::default());
+    let mut world = World::new();
+    let (stack, mut wire) = world.stack_and_wire(Limits::default());
     listen(&world, &stack, TOGETHER);
     // The first one tells where the peer is, and stays.
     open(&mut world, &mut wire, PORT, 1);
@@ -134,6 +123,7 @@ fn measure_new(rounds: usize) {
 }
 
 fn measure(count: usize, all: bool, rounds: usize) {
+    let mut world = World::new();
     let limits = Limits {
         connections: count + 1,
         half_open: TOGETHER,
@@ -141,7 +131,7 @@ fn measure(count: usize, all: bool, rounds: usize) {
         tcp_tx_buffer: 1024,
         ..Limits::default()
     };
-    let (mut world, stack, mut wire) = begin(limits);
+    let (stack, mut wire) = world.stack_and_wire(limits);
     listen(&world, &stack, TOGETHER);
     let mut peers = open(&mut world, &mut wire, PORT, count);
     assert_eq!(stack.stats().tcp_accepted, count as u64, "all connections are open");
