@@ -46,7 +46,6 @@ extern crate alloc;
 
 mod address;
 mod agenda;
-mod announce;
 mod checksum;
 mod config;
 pub mod device;

@@ -92,13 +92,9 @@ impl State {
             self.end_router_search::<D>(now);
         }
         self.poll_addresses(now);
-        if self.status.link_up {
-            if self.announcements.is_first() {
-                device.listen(&self.groups());
-            }
-            if self.announcements.take(now) {
-                self.send_announcements(device);
-            }
+        if self.announce && self.status.link_up {
+            device.listen(&self.groups());
+            self.send_announcements(device);
         }
         self.fire(now);
         let own = self.send(now, device);
@@ -107,8 +103,7 @@ impl State {
         // The device says when it has room. But it may be without a link, and connections must end all the same.
         let patience = (exhausted && self.sockets.connections() > 0).then(|| now + PATIENCE);
         let timer = self.sockets.agenda.next_timer();
-        let announcement = self.announcements.deadline().filter(|_| self.status.link_up);
-        let deadline = [timer, own, self.no_router_at, self.lease_ends, patience, announcement]
+        let deadline = [timer, own, self.no_router_at, self.lease_ends, patience]
             .into_iter()
             .flatten()
             .min();
@@ -153,6 +148,7 @@ impl State {
             self.egress.frames += 1;
             self.egress.bytes += frame.len() as u64;
         }
+        self.announce = false;
     }
 
     fn end_router_search<D: Device>(&mut self, now: Instant) {
