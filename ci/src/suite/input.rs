@@ -13,7 +13,7 @@ pub(super) const TESTS: &[Test] = &[
     ("input::too_little_memory_is_said", too_little_memory_is_said),
 ];
 
-fn an_unknown_argument_is_named(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn an_unknown_argument_is_named(bench: &Bench<'_>) -> Result<(), Failure> {
     let console = bench
         .start(bench.guest("hello")?.arguments("hostnam=x"))?
         .ends_with(2)?;
@@ -21,7 +21,7 @@ fn an_unknown_argument_is_named(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn a_malformed_argument_is_named(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn a_malformed_argument_is_named(bench: &Bench<'_>) -> Result<(), Failure> {
     for bad in [
         "ipv4=10.0.0.300/24",
         "gateway=x",
@@ -34,7 +34,7 @@ fn a_malformed_argument_is_named(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn help_is_on_the_console(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn help_is_on_the_console(bench: &Bench<'_>) -> Result<(), Failure> {
     let console = bench.start(bench.guest("http")?.arguments("--help"))?.ends_with(0)?;
     ensure!(
         console.contains("ipv4=") && console.contains("log="),
@@ -43,13 +43,13 @@ fn help_is_on_the_console(bench: &Bench<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn a_server_without_a_vif_says_so(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn a_server_without_a_vif_says_so(bench: &Bench<'_>) -> Result<(), Failure> {
     let console = bench.start(bench.guest("http")?)?.ends_with(1)?;
     ensure!(console.contains("vif"), "it does not:\n{console}");
     Ok(())
 }
 
-fn a_missing_bridge_is_xl_s_error(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn a_missing_bridge_is_xl_s_error(bench: &Bench<'_>) -> Result<(), Failure> {
     let guest = bench.guest("http")?;
     let guest = guest.vif_on(&bench.mac(), "nosuchbridge");
     match bench.host.create(&guest) {
@@ -79,7 +79,7 @@ pub(super) fn a_backend_that_never_connects(bench: &Bench<'_>) -> Result<(), Fai
     Ok(())
 }
 
-fn a_network_without_dhcp_is_said(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn a_network_without_dhcp_is_said(bench: &Bench<'_>) -> Result<(), Failure> {
     let guest = bench.guest("http")?;
     let http = bench.start(guest.vif(&bench.mac()))?;
     let console = http.ends_with(1)?;

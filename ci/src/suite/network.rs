@@ -126,7 +126,7 @@ pub(super) fn echo_moves_64_mib_both_ways(bench: &Bench<'_>) -> Result<(), Failu
         .map(drop)
 }
 
-fn discard_and_chargen(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn discard_and_chargen(bench: &Bench<'_>) -> Result<(), Failure> {
     let echo = bench.start(bench.server("echo", "")?)?;
     echo.says("listening")?;
     bench.peer(&format!("discard {}:9 --bytes {}", echo.v4, 8 << 20))?;
@@ -179,7 +179,7 @@ pub(super) fn ipv6(bench: &Bench<'_>) -> Result<(), Failure> {
 }
 
 /// Other guests' neighbour solicitations end at netback, and the guest's own neighbours find it.
-fn what_is_for_other_groups_is_kept_back(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn what_is_for_other_groups_is_kept_back(bench: &Bench<'_>) -> Result<(), Failure> {
     const ADDRESSES: u32 = 5;
     let echo = bench.start(bench.server("echo", "")?)?;
     let http = bench.start(bench.server("http", "")?)?;
@@ -251,7 +251,7 @@ pub(super) fn dhcp_gives_an_address(bench: &Bench<'_>) -> Result<(), Failure> {
     bench.peer("http 10.0.0.240:80 / --expect Fata").map(drop)
 }
 
-fn names_are_resolved(bench: &Bench<'_>) -> Result<(), Failure> {
+pub(super) fn names_are_resolved(bench: &Bench<'_>) -> Result<(), Failure> {
     bench.dom0(
         "dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --listen-address=10.0.0.1 --bind-interfaces \
          --pid-file=/run/test-dnsmasq.pid --address=/printer.test/10.0.0.77 --address=/printer.test/fd00::77",
