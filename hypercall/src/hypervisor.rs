@@ -158,7 +158,7 @@ pub unsafe trait Hypervisor: Clone + 'static {
     ///
     /// # Errors
     /// `ENOSYS` if there is no such form, which is the default; `ENOMEM` if there is no memory for the words; whatever else
-    /// Xen says. There are as many pages as before.
+    /// Xen says. Then the form is the one that it was.
     fn evtchn_use_fifo(&self, pages: usize) -> Result<(), Errno> {
         let _ = pages;
         Err(Errno::ENOSYS)

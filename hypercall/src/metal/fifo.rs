@@ -57,8 +57,8 @@ pub(super) fn use_fifo(xen: Xen, pages: usize) -> Result<(), Errno> {
             .iter()
             .for_each(|word| word.store(MASKED, Ordering::Relaxed));
         let expanded = expand_array(xen.gfn_of(page));
-        if expanded.is_err() && index == 0 {
-            // Xen has changed over and has nowhere to put an event. It cannot go back, and the domain is deaf.
+        if expanded.is_err() && known == 0 {
+            // Xen has changed over and has nowhere to put some of the events. It cannot go back, and the domain is deaf.
             xen.console_io(b"fata: Xen has no room for event words\n");
             xen.shutdown(ShutdownReason::Crash);
         }
