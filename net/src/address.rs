@@ -173,7 +173,7 @@ impl State {
         if let Some(gateway) = v6 {
             let _ = routes.add_default_ipv6_route(gateway);
         }
-        self.announce = true;
+        self.announcements.begin();
         self.refresh_status();
     }
 
@@ -187,7 +187,8 @@ impl State {
                 return;
             }
             self.egress.offload = capabilities.tx_checksum;
-            self.announce = true;
+        } else {
+            self.announcements.link_lost();
         }
         self.status.link_up = up;
         self.refresh_status();
@@ -248,7 +249,7 @@ impl State {
                 .zip(&self.status.addresses)
                 .all(|(new, old)| IpAddr::from(new.address()) == old.address);
         if !same {
-            self.announce = true;
+            self.announcements.begin();
             self.refresh_status();
         }
     }

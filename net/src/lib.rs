@@ -46,6 +46,7 @@ extern crate alloc;
 
 mod address;
 mod agenda;
+mod announce;
 mod checksum;
 mod config;
 pub mod device;

@@ -92,7 +92,7 @@ impl State {
             self.end_router_search::<D>(now);
         }
         self.poll_addresses(now);
-        if self.announce && self.status.link_up {
+        if self.status.link_up && self.announcements.take(now) {
             device.listen(&self.groups());
             self.send_announcements(device);
         }
@@ -103,7 +103,8 @@ impl State {
         // The device says when it has room. But it may be without a link, and connections must end all the same.
         let patience = (exhausted && self.sockets.connections() > 0).then(|| now + PATIENCE);
         let timer = self.sockets.agenda.next_timer();
-        let deadline = [timer, own, self.no_router_at, self.lease_ends, patience]
+        let announcement = self.announcements.deadline().filter(|_| self.status.link_up);
+        let deadline = [timer, own, self.no_router_at, self.lease_ends, patience, announcement]
             .into_iter()
             .flatten()
             .min();
@@ -148,7 +149,6 @@ impl State {
             self.egress.frames += 1;
             self.egress.bytes += frame.len() as u64;
         }
-        self.announce = false;
     }
 
     fn end_router_search<D: Device>(&mut self, now: Instant) {

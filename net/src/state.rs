@@ -15,6 +15,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, IpEndpo
 
 use crate::address::Lease;
 use crate::agenda::Id;
+use crate::announce::Announcements;
 use crate::config::{Config, Ipv6Config, Limits, Status};
 use crate::device::Capabilities;
 use crate::egress::Stall;
@@ -51,8 +52,8 @@ pub(crate) struct State {
     pub(crate) dhcp: Option<Id>,
     /// When to stop hoping for a router advertisement.
     pub(crate) no_router_at: Option<Instant>,
-    /// Addresses have come, or the link: tell the neighbours.
-    pub(crate) announce: bool,
+    /// What the neighbours are to be told when addresses have come, or the link.
+    pub(crate) announcements: Announcements,
     pub(crate) egress: Egress,
     pub(crate) stall: Stall,
     pub(crate) stats: Stats,
@@ -120,7 +121,7 @@ impl State {
             lease_ends: None,
             dhcp: None,
             no_router_at: None,
-            announce: false,
+            announcements: Announcements::default(),
             egress: Egress::default(),
             stall: Stall::default(),
             stats: Stats::default(),

@@ -347,6 +347,41 @@ fn lose_the_link(world: &mut World, stack: &Stack, control: &Control) {
     world.settle();
 }
 
+/// A gratuitous ARP request for the leased address.
+fn is_announcement(frame: &[u8]) -> bool {
+    frame[12..14] == [8, 6] && frame[28..32] == LEASED.octets() && frame[38..42] == LEASED.octets()
+}
+
+/// Milliseconds after now at which the address is announced, within ten seconds.
+fn announcements(world: &mut World, wire: &mut Wire) -> Vec<u64> {
+    let mut times = Vec::new();
+    for millis in (0..10_000).step_by(10) {
+        while let Some((frame, _)) = wire.0.take() {
+            times.extend(is_announcement(&frame).then_some(millis));
+        }
+        world.pass(Duration::from_millis(10));
+    }
+    times
+}
+
+#[test]
+fn neighbours_are_told_once_and_six_times_after_a_loss_of_the_link() {
+    let mut world = World::new();
+    let (stack, mut wire, control) = leased(&mut world);
+    assert_eq!(
+        announcements(&mut world, &mut wire),
+        [],
+        "it was said while the lease was taken"
+    );
+    lose_the_link(&mut world, &stack, &control);
+    assert_eq!(announcements(&mut world, &mut wire), [0, 50, 200, 450, 800, 1250]);
+    // A second loss in the middle: it begins again.
+    lose_the_link(&mut world, &stack, &control);
+    world.pass(Duration::from_millis(100));
+    lose_the_link(&mut world, &stack, &control);
+    assert_eq!(announcements(&mut world, &mut wire), [0, 0, 0, 50, 200, 450, 800, 1250]);
+}
+
 #[test]
 fn a_lease_outlives_a_short_loss_of_the_link() {
     let mut world = World::new();
@@ -354,14 +389,14 @@ fn a_lease_outlives_a_short_loss_of_the_link() {
     lose_the_link(&mut world, &stack, &control);
     assert_eq!(stack.status().addresses.len(), 1);
     // The neighbours are told where the address is now, and the server is asked whether it is still ours.
-    let (mut announced, mut asked) = (false, None);
+    let (mut announced, mut asked) = (0, None);
     while let Some((frame, _)) = wire.0.take() {
-        announced |= frame[12..14] == [8, 6] && frame[28..32] == LEASED.octets() && frame[38..42] == LEASED.octets();
+        announced += u32::from(is_announcement(&frame));
         if frame[12..14] == [8, 0] && frame[36..38] == [0, 67] {
             asked = Some(frame[42..].to_vec());
         }
     }
-    assert!(announced);
+    assert_eq!(announced, 1);
     wire.send(&dhcp_answer(&asked.unwrap()).unwrap());
     let request = dhcp_messages(&mut wire, &mut world);
     let changes = stack.changes().count();
