@@ -34,6 +34,11 @@ fn dom0(bench: &Bench<'_>, guest: &Running<'_>, script: &str) -> Result<String, 
     )
 }
 
+/// Waits, 20 seconds at most, until the guest answers. A Linux bridge forwards for a new port up to a second late, and whoever has
+/// asked for the guest's address meanwhile gets "No route to host".
+const ANSWERS: &str = "m=0; until ping -n -q -c 1 -W 0.1 ADDRESS >/dev/null; do\n\
+    m=$((m+1)); test $m -lt 200 || { echo \"no answer from ADDRESS\" >&2; exit 1; }; done";
+
 /// Frames both ways while a script runs.
 fn under_load(bench: &Bench<'_>, guest: &Running<'_>, script: &str) -> Result<String, Failure> {
     let load = "ping -n -q -i 0.005 -s 1400 ADDRESS >/dev/null 2>&1 & load=$!; trap \"kill $load\" EXIT\n";
@@ -86,10 +91,7 @@ pub(super) fn a_hundred_interfaces_leave_nothing_behind(bench: &Bench<'_>) -> Re
     let http = bench.start(bench.server("http", "")?)?;
     http.says("listening")?;
     // Each is in use before it is taken away.
-    let ten = format!(
-        "for n in 0 1 2 3 4 5 6 7 8 9; do xl network-detach NAME 0; {ATTACH}\n\
-         m=0; until ping -n -q -c 1 -W 0.1 ADDRESS >/dev/null; do m=$((m+1)); test $m -lt 200; done; done"
-    );
+    let ten = format!("for n in 0 1 2 3 4 5 6 7 8 9; do xl network-detach NAME 0; {ATTACH}\n{ANSWERS}; done");
     let replug = || {
         under_load(bench, &http, &format!("set -e; {ten}"))?;
         bench.peer(&format!(
@@ -125,8 +127,8 @@ pub(super) fn netback_is_loaded_anew_under_a_server(bench: &Bench<'_>) -> Result
     let plug = "ip link set vif$id.0 up; brctl addif xenbr0 vif$id.0\n\
                 xenstore-write /local/domain/0/backend/vif/$id/0/hotplug-status connected\n";
     let bind = "cd /sys/bus/xen-backend/drivers/vif; id=$(xl domid NAME)\n\
-                for n in 1 2 3 4 5; do echo vif-$id-0 > unbind; echo vif-$id-0 > bind; PLUG usleep 200000; done";
-    under_load(bench, &http, &bind.replace("PLUG", plug))?;
+                for n in 1 2 3 4 5; do echo vif-$id-0 > unbind; echo vif-$id-0 > bind; PLUG usleep 200000; done\n";
+    under_load(bench, &http, &[&bind.replace("PLUG", plug), ANSWERS].concat())?;
     bench.peer(&format!(
         "http {}:80 / --requests 100 --keep-alive --expect Fata",
         http.v4
@@ -134,7 +136,7 @@ pub(super) fn netback_is_loaded_anew_under_a_server(bench: &Bench<'_>) -> Result
     let load = "id=$(xl domid NAME); echo vif-$id-0 > /sys/bus/xen-backend/drivers/vif/unbind\n\
                 rmmod xen_netback && insmod $(grep netback /lib/modules/order)\n\
                 until test -e /sys/class/net/vif$id.0; do usleep 5000; done\n";
-    under_load(bench, &http, &[load, plug].concat())?;
+    under_load(bench, &http, &[load, plug, ANSWERS].concat())?;
     bench.peer(&format!(
         "http {}:80 / --requests 100 --keep-alive --expect Fata",
         http.v4
