@@ -58,11 +58,11 @@ impl Common {
         self.session.replace(Some(session));
     }
 
-    /// The session is over, if there was one.
-    pub(crate) fn end(&self, why: Error) {
+    /// The session is over, if there was one, on account of the problem, if there is one.
+    pub(crate) fn end(&self) {
         let session = self.session.take();
         if let Some(session) = session {
-            self.ended.set(why);
+            self.ended.set(self.why_not());
             session.end();
             self.changes.raise();
         }
@@ -122,7 +122,7 @@ impl Common {
             // Nobody else gets anything of this session, and the driver closes the connection.
             self.fault.set(Some(fault));
             self.set_problem(Some(Error::Fault(fault)));
-            self.end(Error::Fault(fault));
+            self.end();
             self.graves.work.raise();
             Error::Fault(fault)
         })

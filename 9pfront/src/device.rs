@@ -1,7 +1,6 @@
 //! A share's driver, which lives as long as the domain.
 
 use alloc::rc::Rc;
-use core::cell::Cell;
 use core::fmt;
 
 use fata_events::xen::Ports;
@@ -9,9 +8,10 @@ use fata_events::{Handle, Signal};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 use fata_xenstore::Client;
+use fata_xenstore::xenbus::{Life, Limits};
 
+use crate::Share;
 use crate::common::Common;
-use crate::{Error, Share};
 
 /// A shared directory (`device/9pfs/<index>`), as its driver sees it.
 ///
@@ -20,16 +20,9 @@ use crate::{Error, Share};
 pub struct Device<H: Hypervisor>(pub(crate) Rc<Inner<H>>);
 
 pub(crate) struct Inner<H: Hypervisor> {
-    pub(crate) table: Table<H>,
+    pub(crate) life: Life<H>,
     pub(crate) ports: Ports<H>,
-    pub(crate) client: Client,
-    pub(crate) index: u32,
     pub(crate) common: Rc<Common>,
-    pub(crate) stopping: Cell<bool>,
-    /// Raised for `run`: the wish to stop.
-    pub(crate) attention: Signal,
-    /// Raised when the domain goes on in a new one.
-    pub(crate) resumes: Signal,
 }
 
 impl<H: Hypervisor> Device<H> {
@@ -38,27 +31,22 @@ impl<H: Hypervisor> Device<H> {
     #[must_use]
     pub fn new(table: Table<H>, ports: Ports<H>, client: Client, index: u32, changes: Signal) -> Self {
         Self(Rc::new(Inner {
-            table,
+            life: Life::new(table, client, index, Limits::default()),
             ports,
-            client,
-            index,
             common: Rc::new(Common::new(changes)),
-            stopping: Cell::new(false),
-            attention: Signal::new(),
-            resumes: Signal::new(),
         }))
     }
 
     /// Its number among the domain's shares.
     #[must_use]
     pub fn index(&self) -> u32 {
-        self.0.index
+        self.0.life.index()
     }
 
     /// The loop that its life is to run on.
     #[must_use]
     pub fn handle(&self) -> &Handle {
-        self.0.client.handle()
+        self.0.life.handle()
     }
 
     /// What a program does with it.
@@ -72,14 +60,13 @@ impl<H: Hypervisor> Device<H> {
     ///
     /// To be called after the table of grants and the ports have begun again.
     pub fn resume(&self) {
-        self.0.common.end(Error::Closed);
-        self.0.resumes.raise();
+        self.0.common.end();
+        self.0.life.resume();
     }
 
     /// Has [`run`](Self::run) take leave of the backend and end.
     pub fn stop(&self) {
-        self.0.stopping.set(true);
-        self.0.attention.raise();
+        self.0.life.stop();
     }
 }
 
@@ -91,6 +78,6 @@ impl<H: Hypervisor> Clone for Device<H> {
 
 impl<H: Hypervisor> fmt::Debug for Device<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Device({}, {:?})", self.0.index, self.share())
+        write!(f, "Device({}, {:?})", self.index(), self.share())
     }
 }

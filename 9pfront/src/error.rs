@@ -50,11 +50,6 @@ pub enum Error {
     Grant(fata_grant::Error),
     /// There is no event channel.
     Event(fata_events::xen::Error),
-    /// So many pages of earlier connections are still mapped by the backend that no more are given to it.
-    Quarantine {
-        /// How many.
-        pages: usize,
-    },
     /// The backend broke the protocol, so the connection was closed.
     Fault(Fault),
 }
@@ -113,12 +108,6 @@ impl fmt::Display for Error {
             Self::Store(error) => error.fmt(f),
             Self::Grant(error) => error.fmt(f),
             Self::Event(error) => error.fmt(f),
-            Self::Quarantine { pages } => {
-                write!(
-                    f,
-                    "the backend still maps pages of earlier connections ({pages} are held back)"
-                )
-            }
             Self::Fault(fault) => write!(f, "the backend broke the protocol: {fault}"),
         }
     }
@@ -134,7 +123,7 @@ impl embedded_io_async::Error for Error {
             Self::Refused(Errno::EEXIST) => ErrorKind::AlreadyExists,
             Self::Refused(_) => ErrorKind::Other,
             Self::BadPath | Self::BadSeek => ErrorKind::InvalidInput,
-            Self::TooLarge { .. } | Self::Grant(_) | Self::Quarantine { .. } => ErrorKind::OutOfMemory,
+            Self::TooLarge { .. } | Self::Grant(_) => ErrorKind::OutOfMemory,
             Self::Fault(_) | Self::BadKey(_) | Self::NoVersion => ErrorKind::InvalidData,
             Self::TimedOut { .. } => ErrorKind::TimedOut,
             Self::Stale | Self::Closed | Self::Gone | Self::NoDevice | Self::NoBackend => ErrorKind::NotConnected,

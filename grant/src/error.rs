@@ -22,6 +22,11 @@ pub enum Error {
     Grow(Errno),
     /// The page lies above 16 TiB, which a version 1 entry cannot name.
     TooHigh(Gfn),
+    /// So many pages of earlier connections are still mapped by their peers that no more are given to any.
+    Quarantine {
+        /// How many.
+        pages: usize,
+    },
 }
 
 impl fmt::Display for Error {
@@ -33,6 +38,10 @@ impl fmt::Display for Error {
                 "grant table full: {wanted} references wanted, {free} free (max_grant_frames= in the domain's configuration)"
             ),
             Self::Grow(errno) => write!(f, "grant table cannot grow: {errno}"),
+            Self::Quarantine { pages } => write!(
+                f,
+                "the backend still maps pages of earlier connections ({pages} are held back)"
+            ),
             Self::TooHigh(gfn) => write!(f, "page {:#x} is out of reach of the grant table", gfn.0),
         }
     }

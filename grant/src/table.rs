@@ -16,6 +16,8 @@ use crate::{Access, Busy, Error, Pages, ShareError, Shared};
 /// How often a compare-and-swap on an entry is tried before the page counts as busy. Only a peer that maps and
 /// unmaps at that very moment can make one fail.
 const TRIES: usize = 16;
+/// The most pages that may be in quarantine when a connection is made.
+const QUARANTINE_LIMIT: usize = 256;
 
 /// Numbers about a [`Table`]; `in_use`, `free` and `quarantined` count references, of
 /// which every shared page has one.
@@ -193,6 +195,18 @@ impl<H: Hypervisor> Table<H> {
             !run.references.is_empty()
         });
         quarantine.references()
+    }
+
+    /// Whether another connection may be made, for which pages are shared. A peer that keeps a page of each would have all of our
+    /// memory in the end.
+    ///
+    /// # Errors
+    /// [`Error::Quarantine`] if more than 256 pages are in quarantine.
+    pub fn check_quarantine(&self) -> Result<(), Error> {
+        match self.stats().quarantined_pages {
+            0..=QUARANTINE_LIMIT => Ok(()),
+            pages => Err(Error::Quarantine { pages }),
+        }
     }
 
     /// How full the table is.

@@ -31,11 +31,6 @@ pub enum Error {
     Grant(fata_grant::Error),
     /// There is no event channel.
     Event(fata_events::xen::Error),
-    /// So many pages of earlier connections are still mapped by the backend that no more are given to it.
-    Quarantine {
-        /// How many.
-        pages: usize,
-    },
     /// The backend broke the protocol, so the interface was closed.
     Fault(Fault),
 }
@@ -70,12 +65,6 @@ impl fmt::Display for Error {
                     "no answer from the network backend: it is {}, we are {}",
                     backend.name(),
                     own.name()
-                )
-            }
-            Self::Quarantine { pages } => {
-                write!(
-                    f,
-                    "the network backend still maps pages of earlier connections ({pages} are held back)"
                 )
             }
             Self::BadKey(key) => write!(f, "key `{key}` of the network interface is missing or makes no sense"),

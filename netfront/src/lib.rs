@@ -51,7 +51,6 @@ mod frame;
 mod life;
 mod options;
 mod pool;
-mod retry;
 mod rx;
 pub mod split;
 mod stats;

@@ -11,6 +11,7 @@ use fata_events::{Handle, Signal};
 use fata_grant::Table;
 use fata_hypercall::Hypervisor;
 use fata_xenstore::Client;
+use fata_xenstore::xenbus::Life;
 
 use crate::channels::Channels;
 use crate::frame::{RxFrame, TxFrame};
@@ -55,10 +56,8 @@ use crate::{Error, Fault, Identity, Options};
 pub struct Vif<H: Hypervisor>(pub(crate) Rc<Inner<H>>);
 
 pub(crate) struct Inner<H: Hypervisor> {
-    pub(crate) table: Table<H>,
+    pub(crate) life: Life<H>,
     pub(crate) ports: Ports<H>,
-    pub(crate) client: Client,
-    pub(crate) index: u32,
     pub(crate) options: Options,
     // What is shared with the backend, in three cells: a frame is received while another is sent.
     pub(crate) rx: RefCell<Option<Rx<H>>>,
@@ -73,11 +72,8 @@ pub(crate) struct Inner<H: Hypervisor> {
     pub(crate) untold: Cell<bool>,
     pub(crate) problem: Cell<Option<Error>>,
     pub(crate) fault: Cell<Option<Fault>>,
-    pub(crate) stopping: Cell<bool>,
-    /// Raised for `run`: a fault, or the wish to stop.
-    pub(crate) attention: Signal,
-    /// Raised when the domain goes on in a new one.
-    pub(crate) resumes: Signal,
+    /// Raised with it.
+    pub(crate) faults: Signal,
     /// Raised for everybody: the link, or the problem, is another one.
     pub(crate) changes: Signal,
     /// How much of `changes` `poll_ready` has told of.
@@ -92,10 +88,8 @@ impl<H: Hypervisor> Vif<H> {
     #[must_use]
     pub fn new(table: Table<H>, ports: Ports<H>, client: Client, index: u32, options: Options) -> Self {
         Self(Rc::new(Inner {
-            table,
+            life: Life::new(table, client, index, options.limits),
             ports,
-            client,
-            index,
             options: options.clamped(),
             rx: RefCell::default(),
             tx: RefCell::default(),
@@ -106,9 +100,7 @@ impl<H: Hypervisor> Vif<H> {
             untold: Cell::new(false),
             problem: Cell::new(None),
             fault: Cell::new(None),
-            stopping: Cell::new(false),
-            attention: Signal::new(),
-            resumes: Signal::new(),
+            faults: Signal::new(),
             changes: Signal::new(),
             told: Cell::new(0),
             groups: RefCell::default(),
@@ -119,13 +111,13 @@ impl<H: Hypervisor> Vif<H> {
     /// Its number among the domain's interfaces.
     #[must_use]
     pub fn index(&self) -> u32 {
-        self.0.index
+        self.0.life.index()
     }
 
     /// The loop that its life is to run on.
     #[must_use]
     pub fn handle(&self) -> &Handle {
-        self.0.client.handle()
+        self.0.life.handle()
     }
 
     /// Its address and abilities; `None` until the backend is there for the first time. They may be others after the
@@ -168,7 +160,10 @@ impl<H: Hypervisor> Vif<H> {
     /// What it has done.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.counters.get()
+        Stats {
+            retries: self.0.life.retries(),
+            ..self.0.counters.get()
+        }
     }
 
     /// What the next received frame is, if there is one. It stays the next one until it is
@@ -344,7 +339,7 @@ impl<H: Hypervisor> Vif<H> {
             inner.fault.set(Some(fault));
             inner.counters.count(|stats| stats.faults += 1);
             self.set_state(false, Some(Error::Fault(fault)));
-            inner.attention.raise();
+            inner.faults.raise();
         }
     }
 
@@ -357,8 +352,7 @@ impl<H: Hypervisor> Vif<H> {
 
     /// Has [`run`](Self::run) close the interface and end.
     pub fn stop(&self) {
-        self.0.stopping.set(true);
-        self.0.attention.raise();
+        self.0.life.stop();
     }
 }
 
@@ -373,7 +367,7 @@ impl<H: Hypervisor> fmt::Debug for Vif<H> {
         write!(
             f,
             "Vif({}, {})",
-            self.0.index,
+            self.index(),
             if self.link_up() { "up" } else { "down" }
         )
     }

@@ -683,7 +683,7 @@ fn a_backend_that_keeps_a_page_of_each_connection() {
     assert_eq!(held, 5 * 64, "a pool stays whole");
     device.set(&sim, "state", "2");
     sim.run_until(
-        || guest.vif.problem() == Some(Error::Quarantine { pages: held }),
+        || guest.vif.problem() == Some(Error::Grant(fata_grant::Error::Quarantine { pages: held })),
         SECOND,
     );
     drop(kept);

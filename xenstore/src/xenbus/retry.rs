@@ -32,10 +32,8 @@ impl Retry {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
-
     use super::*;
-    use std::vec::Vec;
+    use alloc::vec::Vec;
 
     #[test]
     fn pauses_grow_to_a_minute_and_begin_anew_when_it_went_well() {
