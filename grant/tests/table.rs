@@ -368,7 +368,10 @@ fn a_peer_that_keeps_pages_gets_no_more() {
         machine.map(shared.reference(0), 8);
         assert!(shared.revoke().is_err());
     }
-    assert_eq!(table.check_quarantine(bad), Err(Error::Quarantine { peer: bad, pages: 257 }));
+    assert_eq!(
+        table.check_quarantine(bad),
+        Err(Error::Quarantine { peer: bad, pages: 257 })
+    );
     assert_eq!(table.check_quarantine(good), Ok(()));
 }
 

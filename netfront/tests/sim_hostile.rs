@@ -680,12 +680,21 @@ fn a_backend_that_keeps_a_page_of_each_connection() {
         sim.run_for(SECOND);
         tasks.push(guest.vif.handle().stats().tasks);
     }
-    assert!(tasks.iter().all(|count| *count == tasks[0]), "one tends them all: {tasks:?}");
+    assert!(
+        tasks.iter().all(|count| *count == tasks[0]),
+        "one tends them all: {tasks:?}"
+    );
     let held = guest.table.stats().quarantined_pages;
     assert_eq!(held, 5 * 64, "a pool stays whole");
     device.set(&sim, "state", "2");
     sim.run_until(
-        || guest.vif.problem() == Some(Error::Grant(fata_grant::Error::Quarantine { peer: DomId(0), pages: held })),
+        || {
+            guest.vif.problem()
+                == Some(Error::Grant(fata_grant::Error::Quarantine {
+                    peer: DomId(0),
+                    pages: held,
+                }))
+        },
         SECOND,
     );
     drop(kept);

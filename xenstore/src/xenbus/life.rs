@@ -348,7 +348,9 @@ impl<H: Hypervisor> Life<H> {
     /// Sees to it that pages which a backend had not let go come back when it has: a backend may unmap a little after
     /// its state says so. Nothing runs while there are none.
     fn tend_quarantine(&self) {
-        let Some(tender) = self.table.tend_quarantine() else { return };
+        let Some(tender) = self.table.tend_quarantine() else {
+            return;
+        };
         let handle = self.handle().clone();
         let tending = async move {
             while tender.retry() > 0 {
