@@ -88,6 +88,7 @@
 //! Several vCPUs, the FIFO event ABI, grant table version 2. A domain that calls
 //! [`poll`](fata_hypercall::Hypervisor::poll) twice in one turn does not wait in between: nobody else can run then.
 
+mod backend;
 mod canary;
 mod check;
 mod clock;
@@ -113,6 +114,7 @@ mod store;
 mod toolstack;
 pub mod wire;
 
+pub use backend::{Backend, Driver, XenbusState};
 pub use canary::find_poison;
 pub use check::check;
 pub use consoled::Consoled;
@@ -123,10 +125,10 @@ pub use grants::{Access, Mapping};
 pub use heap::PoisonHeap;
 pub use leaks::Leaks;
 pub use memory::POISON;
-pub use netback::Netback;
-pub use p9back::{P9Back, P9Config, P9Trick};
+pub use netback::{Netback, VifConfig};
+pub use p9back::{P9Back, P9Config, P9Driver, P9Trick};
 pub use ports::PortState;
 pub use rng::Rng;
 pub use sim::{Next, Sim, Waker};
 pub use store::{Operation, Perm, Quota, Store, StoreFaults, StoreWatch};
-pub use toolstack::{ShutdownRequest, VifConfig};
+pub use toolstack::ShutdownRequest;
