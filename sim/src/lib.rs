@@ -69,7 +69,8 @@
 //! | have events come late, twice, or without a cause | [`Domain::set_event_faults`], [`Sim::spurious_events`] |
 //! | save and restore a domain, or only copy it | [`Sim::suspend`] |
 //! | have xenstored pause, refuse commits, repeat events | [`Store::set_stopped`], [`Store::set_faults`] |
-//! | kill a driver domain, start it anew, have it hang | [`Netback::crash`], [`restart`](Netback::restart), [`set_silent`](Netback::set_silent) |
+//! | kill a driver domain, start it anew, have it hang | [`Backend::crash`], [`restart`](Backend::restart), [`set_silent`](Backend::set_silent) |
+//! | take a device away, or give it another backend | [`Sim::remove_device`], [`forget_device`](Sim::forget_device), [`move_device`](Sim::move_device) |
 //! | share a directory, and look at it from the host | [`Sim::add_share`] |
 //! | have a backend break the rules | [`Netback::set_malice`], [`P9Back::set_malice`] |
 //! | see that no memory is shown to anybody by mistake | [`Domain::watch_for_poison`], [`PoisonHeap`] |
