@@ -146,12 +146,17 @@ impl<H: Hypervisor> Console<H> {
     pub fn write(&self, text: &[u8]) {
         let next = self.with_ring(|state, ring| {
             state.output.write(ring, text)?;
-            state.output.next(ring)
+            Ok((state.output.next(ring)?, state.output.is_waiting()))
         });
         match next {
-            Ok(Next::Nothing) => {}
-            Ok(Next::Later) => self.0.work.raise(),
-            Ok(Next::Now) => self.announce(),
+            Ok((Next::Nothing, _)) => {}
+            Ok((Next::Later, _)) => self.0.work.raise(),
+            Ok((Next::Now, waiting)) => {
+                self.announce();
+                if waiting {
+                    self.0.work.raise();
+                }
+            }
             Err(_) => self.0.hv.console_io(text),
         }
     }

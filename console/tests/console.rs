@@ -196,6 +196,16 @@ fn a_daemon_that_takes_wakes_nobody_unless_somebody_waits() {
     assert_eq!(guest.hv.last_poll().ports, [], "nor is the port watched");
 }
 
+/// Who writes more at once than the ring holds is not asked to write again.
+#[test]
+fn what_waits_for_room_moves_by_itself() {
+    let mut guest = guest();
+    guest.settle();
+    let text = "z".repeat(RING + 100);
+    guest.console.write(text.as_bytes());
+    assert_eq!(guest.daemon.take_all(&mut guest.xen), text);
+}
+
 /// MSA-03 (CVE-2022-46770): output longer than the ring made a guest loop for ever.
 #[test]
 fn msa_03_console_longer_than_ring() {
