@@ -174,17 +174,22 @@ impl<H: Hypervisor> Console<H> {
     }
 
     /// The console's life: notifies the daemon once for each burst of output, and moves the backlog into the ring as
-    /// the daemon makes room. Ends when there is no ring, or none any more.
+    /// the daemon makes room. It never ends: where there is no ring, or none any more, a restore may bring one.
     pub async fn run(self) {
         let mut woken = false;
-        while let Some(channel) = self.0.channel() {
-            let (events, work, closed) = (channel.count(), self.0.work.count(), self.0.closed.count());
-            let Ok((waiting, moved)) = self.with_ring(|state, ring| {
+        loop {
+            let (work, channel) = (self.0.work.count(), self.0.channel());
+            let events = channel.as_ref().map_or(0, |channel| channel.count());
+            let pumped = self.with_ring(|state, ring| {
                 let before = state.output.backlog();
                 state.output.pump(ring)?;
                 Ok((state.output.is_waiting(), state.output.backlog() < before))
-            }) else {
-                return;
+            });
+            let (Some(channel), Ok((waiting, moved))) = (channel, pumped) else {
+                // There is nothing to do before `resume` brings a ring.
+                self.0.work.after(work).await;
+                woken = false;
+                continue;
             };
             self.announce();
             if woken {
@@ -196,12 +201,7 @@ impl<H: Hypervisor> Console<H> {
                     true => channel.poll_after(events, cx),
                     false => Poll::Pending,
                 };
-                any([
-                    self.0.work.poll_after(work, cx),
-                    self.0.closed.poll_after(closed, cx),
-                    event,
-                ])
-                .map(|()| event.is_ready())
+                any([self.0.work.poll_after(work, cx), event]).map(|()| event.is_ready())
             })
             .await;
         }
