@@ -26,7 +26,8 @@ const VAIN_LOOKS: u32 = 64;
 pub struct Stats {
     /// Bytes put into the ring, line ends as two.
     pub written: u64,
-    /// Bytes of text dropped because ring and backlog were full.
+    /// Bytes of text that did not get into the ring: ring and backlog were full, or there was no ring any more. Xen's log may have
+    /// the latter; a release build of Xen does not take them.
     pub dropped: u64,
     /// Bytes that wait in memory for room in the ring.
     pub backlog: usize,
@@ -157,7 +158,12 @@ impl<H: Hypervisor> Console<H> {
                     self.0.work.raise();
                 }
             }
-            Err(_) => self.0.hv.console_io(text),
+            Err(_) => {
+                self.0.hv.console_io(text);
+                if let Ok(mut state) = self.0.state.try_borrow_mut() {
+                    state.output.lose(text.len());
+                }
+            }
         }
     }
 
