@@ -18,10 +18,10 @@ pub enum Error {
     BadPath,
     /// A position before the beginning of the file.
     BadSeek,
-    /// The file does not fit into memory.
+    /// The file has more bytes than were allowed, or than there is memory for.
     TooLarge {
-        /// Its length in bytes.
-        size: u64,
+        /// How many.
+        limit: usize,
     },
     /// The file was opened over a connection that has ended since. Open it again.
     Stale,
@@ -93,7 +93,7 @@ impl fmt::Display for Error {
             Self::Refused(errno) => write!(f, "the host refused: {errno}"),
             Self::BadPath => f.write_str("not a path: `..`, NUL, a name of more than 255 bytes, or no name at all"),
             Self::BadSeek => f.write_str("a position before the beginning of the file"),
-            Self::TooLarge { size } => write!(f, "no memory for a file of {size} bytes; read it in pieces"),
+            Self::TooLarge { limit } => write!(f, "the file has more than {limit} bytes; read it in pieces"),
             Self::Stale => f.write_str("the file belongs to an earlier connection; open it again"),
             Self::Closed => f.write_str("the backend is not connected"),
             Self::Gone => f.write_str("the backend is gone; look at its log on the host (/var/log/xen/qemu-*)"),

@@ -139,6 +139,11 @@ impl File {
         self.common.ask(&self.fid, None, request, reply::nothing).await
     }
 
+    /// How many bytes one request can be about.
+    pub(crate) fn longest(&self) -> usize {
+        self.longest as usize
+    }
+
     fn count(&self, len: usize) -> u32 {
         u32::try_from(len).unwrap_or(u32::MAX).min(self.longest)
     }

@@ -8,7 +8,7 @@
 //!
 //! /// Counts the lines of a file, and notes the number beside it.
 //! async fn count(share: &Share) -> Result<(), Error> {
-//!     let text = share.read("input.txt").await?;
+//!     let text = share.read("input.txt", 1 << 20).await?;
 //!     let lines = text.iter().filter(|byte| **byte == b'\n').count();
 //!     share.write("lines.txt", format!("{lines}\n").as_bytes()).await
 //! }

@@ -32,7 +32,7 @@ const CREATE_ATTEMPTS: usize = 3;
 /// share.write("reports/today", b"all is well\n").await?;
 /// let mut reports = share.read_dir("reports").await?;
 /// while let Some(entry) = reports.next().await? {
-///     let text = share.read(&format!("reports/{}", entry.name)).await?;
+///     let text = share.read(&format!("reports/{}", entry.name), 1 << 20).await?;
 ///     assert_eq!(text, b"all is well\n");
 /// }
 /// # Ok(())
@@ -119,28 +119,33 @@ impl Share {
         Err(Error::Refused(Errno::EEXIST))
     }
 
-    /// A whole file, as long as it was when it was opened.
+    /// A whole file of at most `limit` bytes, up to where the host says that it ends: what it has said about its size counts for
+    /// nothing (files in `/proc` say 0).
     ///
     /// # Errors
-    /// See [`Share`]; [`Error::TooLarge`] if there is no memory for it.
-    pub async fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
+    /// See [`Share`]; [`Error::TooLarge`] if there is more, or no memory for it.
+    pub async fn read(&self, path: &str, limit: usize) -> Result<Vec<u8>, Error> {
         let file = self.open(path).await?;
-        let size = file.metadata().await?.len;
         let mut bytes = Vec::new();
-        usize::try_from(size)
-            .ok()
-            .and_then(|size| bytes.try_reserve_exact(size).ok())
-            .ok_or(Error::TooLarge { size })?;
-        bytes.resize(size as usize, 0);
-        let mut filled = 0;
-        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(filled as u64, rest).await? {
-                0 => break,
-                count => filled += count,
+        loop {
+            let filled = bytes.len();
+            // One byte more than there may be: whether there is one is known when it was asked for.
+            let wanted = limit.saturating_add(1).min(filled.saturating_add(file.longest()));
+            bytes
+                .try_reserve(wanted - filled)
+                .map_err(|_| Error::TooLarge { limit: filled })?;
+            bytes.resize(wanted, 0);
+            let count = file
+                .read_at(filled as u64, bytes.get_mut(filled..).unwrap_or_default())
+                .await?;
+            bytes.truncate(filled + count);
+            if count == 0 {
+                return Ok(bytes);
+            }
+            if bytes.len() > limit {
+                return Err(Error::TooLarge { limit });
             }
         }
-        bytes.truncate(filled);
-        Ok(bytes)
     }
 
     /// Makes a file with these bytes, or replaces those that it has. If it fails, the file may have some of them.

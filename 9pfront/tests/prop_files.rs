@@ -68,7 +68,7 @@ proptest! {
                 assert_eq!(file.metadata().await.unwrap().len, model.len() as u64);
             }
             assert!(whole(&file).await.unwrap() == model);
-            assert!(env.share.read("file").await.unwrap() == model);
+            assert!(env.share.read("file", 1 << 20).await.unwrap() == model);
             env.handle.sleep(SECOND / 100).await;
         });
         finish(&sim, &domain, &program);

@@ -37,7 +37,7 @@ fn files_are_what_was_written() {
             let share = env.share;
             share.connected().await;
             assert_eq!(share.tag().as_deref(), Some("share"));
-            assert!(share.read("/deep/theirs").await.unwrap() == bytes(1, theirs));
+            assert!(share.read("/deep/theirs", 1 << 20).await.unwrap() == bytes(1, theirs));
             share.write("ours", &bytes(2, ours)).await.unwrap();
             assert_eq!(whole(&share.open("ours").await.unwrap()).await.unwrap(), bytes(2, ours));
             // Shorter than before.
@@ -90,10 +90,11 @@ fn directories_are_made_listed_renamed_and_removed() {
             }
             let file = format!("{path}/file");
             share.write(&file, b"deep").await.unwrap();
-            assert_eq!(share.read(&file).await.unwrap(), b"deep");
+            assert_eq!(share.read(&file, 1 << 20).await.unwrap(), b"deep");
             assert_eq!(names(&share, &path).await.unwrap(), ["file"]);
             share.rename(&file, "up").await.unwrap();
-            assert_eq!(share.read("up").await.unwrap(), b"deep");
+            assert_eq!(share.read("up", 4).await.unwrap(), b"deep");
+            assert_eq!(share.read("up", 3).await, Err(Error::TooLarge { limit: 3 }));
             assert!(share.metadata(&file).await.unwrap_err().is_missing());
             assert_eq!(share.remove_dir("0").await, Err(Error::Refused(Errno::ENOTEMPTY)));
             assert_eq!(share.remove_file("0").await, Err(Error::Refused(Errno::EISDIR)));
@@ -116,19 +117,23 @@ fn what_cannot_be_done_says_why() {
         back.set_room(10_000);
         let program = boot(sim, &domain, |env| async move {
             let share = env.share;
-            assert_eq!(share.read("file").await, Err(Error::Closed), "before it is connected");
+            assert_eq!(
+                share.read("file", 1 << 20).await,
+                Err(Error::Closed),
+                "before it is connected"
+            );
             share.connected().await;
             assert!(share.open("missing").await.unwrap_err().is_missing());
-            assert!(share.read("missing/deeper").await.unwrap_err().is_missing());
-            assert_eq!(share.read("file/deeper").await, Err(Error::Refused(Errno(20))));
+            assert!(share.read("missing/deeper", 1 << 20).await.unwrap_err().is_missing());
+            assert_eq!(share.read("file/deeper", 1 << 20).await, Err(Error::Refused(Errno(20))));
             assert!(share.create("missing/file").await.unwrap_err().is_missing());
             assert!(share.edit("missing").await.unwrap_err().is_missing());
             assert_eq!(share.read_dir("file").await.unwrap_err(), Error::Refused(Errno(20)));
-            assert_eq!(share.read("../etc/passwd").await, Err(Error::BadPath));
+            assert_eq!(share.read("../etc/passwd", 1 << 20).await, Err(Error::BadPath));
             assert_eq!(share.create_dir("/").await, Err(Error::BadPath));
             let full = share.write("large", &[1; 20_000]).await;
             assert_eq!(full, Err(Error::Refused(Errno::ENOSPC)));
-            assert_eq!(share.read("file").await.unwrap(), b"text", "it goes on");
+            assert_eq!(share.read("file", 1 << 20).await.unwrap(), b"text", "it goes on");
         });
         finish(sim, &domain, &program);
     });
@@ -183,7 +188,7 @@ fn many_at_once_do_not_get_each_others_answers() {
                     env.handle.spawn(async move {
                         let (name, content) = (format!("file-{number}"), bytes(number, 200 * usize::from(number)));
                         share.write(&name, &content).await.unwrap();
-                        assert_eq!(share.read(&name).await.unwrap(), content);
+                        assert_eq!(share.read(&name, 1 << 20).await.unwrap(), content);
                     })
                 })
                 .collect();
@@ -215,7 +220,7 @@ fn rule_59_a_request_that_nobody_waits_for_keeps_its_tag() {
                 let pause = std::time::Duration::from_micros(pause);
                 let work = async {
                     match turn % 4 {
-                        0 => drop(share.read("a/file").await),
+                        0 => drop(share.read("a/file", 1 << 20).await),
                         1 => drop(share.write("a/other", &[1; 9000]).await),
                         2 => drop(names(&share, "a").await),
                         _ => drop(share.metadata("a/missing").await),
@@ -223,7 +228,7 @@ fn rule_59_a_request_that_nobody_waits_for_keeps_its_tag() {
                 };
                 let _ = env.handle.timeout(pause, work).await;
             }
-            assert!(share.read("a/file").await.unwrap() == bytes(1, 50_000));
+            assert!(share.read("a/file", 1 << 20).await.unwrap() == bytes(1, 50_000));
             env.handle.sleep(SECOND).await;
         });
         let mut fids = 0;

@@ -15,7 +15,7 @@ async fn until_it_fails(share: &Share) -> Error {
     loop {
         let work = async {
             share.write("file", &bytes(1, 9000)).await?;
-            share.read("file").await?;
+            share.read("file", 1 << 20).await?;
             let mut directory = share.read_dir("").await?;
             while directory.next().await?.is_some() {}
             share.metadata("file").await
@@ -48,7 +48,7 @@ fn after(sim: &Sim, trick: &'static [P9Trick]) -> Error {
 async fn goes_on(share: &Share) {
     share.connected().await;
     share.write("again", b"well").await.unwrap();
-    assert_eq!(share.read("again").await.unwrap(), b"well");
+    assert_eq!(share.read("again", 1 << 20).await.unwrap(), b"well");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn rule_29_order_and_references_are_not_read_back() {
         let program = boot(sim, &domain, |env: Env| async move {
             env.share.connected().await;
             env.share.write("file", &bytes(1, 50_000)).await.unwrap();
-            assert_eq!(env.share.read("file").await.unwrap(), bytes(1, 50_000));
+            assert_eq!(env.share.read("file", 1 << 20).await.unwrap(), bytes(1, 50_000));
         });
         finish(sim, &domain, &program);
         assert!(back.tricks() > 10);
@@ -132,7 +132,7 @@ async fn goes_on_at_last(env: &Env, back: &P9Back) {
         let work = async {
             env.share.connected().await;
             env.share.write("again", b"well").await?;
-            env.share.read("again").await
+            env.share.read("again", 1 << 20).await
         };
         match env.handle.timeout(SECOND, work).await {
             Ok(Ok(read)) => return assert_eq!(read, b"well"),
@@ -155,7 +155,7 @@ fn boot_with_open_file(
         then(env.clone()).await;
         let stale = file.read_at(0, &mut [0; 4]).await;
         assert_eq!(stale, Err(Error::Stale));
-        assert_eq!(env.share.read("file").await.unwrap(), b"text");
+        assert_eq!(env.share.read("file", 1 << 20).await.unwrap(), b"text");
     })
 }
 
@@ -168,10 +168,14 @@ fn rule_81_who_waits_notices_that_the_backend_is_dead() {
         let program = boot_with_open_file(sim, &domain, &back, async move |env: Env| {
             killer.crash();
             let began = env.handle.now();
-            assert_eq!(env.share.read("file").await, Err(Error::Gone));
+            assert_eq!(env.share.read("file", 1 << 20).await, Err(Error::Gone));
             assert!(env.handle.now() - began < 3 * SECOND);
             assert_eq!(env.share.problem(), Some(Error::Gone));
-            assert_eq!(env.share.read("file").await, Err(Error::Gone), "at once from now on");
+            assert_eq!(
+                env.share.read("file", 1 << 20).await,
+                Err(Error::Gone),
+                "at once from now on"
+            );
             killer.restart();
             env.share.connected().await;
         });
@@ -269,7 +273,7 @@ fn a_backend_that_offers_nonsense_is_a_problem_and_no_more() {
                     env.handle.sleep(SECOND / 100).await;
                 }
                 assert_eq!(env.share.problem(), Some(expected));
-                assert_eq!(env.share.read("file").await, Err(expected));
+                assert_eq!(env.share.read("file", 1 << 20).await, Err(expected));
             });
             finish(sim, &domain, &program);
         }

@@ -148,7 +148,7 @@ impl Env {
     /// /// Greets whoever the host's file names.
     /// async fn greet(env: fata::Env) -> Result<(), fata::p9::Error> {
     ///     let data = env.share("data").await?;
-    ///     let name = data.read("name").await?;
+    ///     let name = data.read("name", 100).await?;
     ///     env.console().print(&format!("Hello, {}!\n", String::from_utf8_lossy(&name)));
     ///     data.write("greeted", b"yes\n").await
     /// }

@@ -106,7 +106,7 @@ fn rule_72_a_share_goes_on_in_a_new_domain() {
                     assert_eq!(file.read_at(0, &mut [0; 10]).await, Ok(10));
                 }
                 drop(writer);
-                assert_eq!(share.read("file").await.unwrap(), [1; 5000]);
+                assert_eq!(share.read("file", 1 << 20).await.unwrap(), [1; 5000]);
                 share.write("after", b"the restore").await.unwrap();
             });
             sim.run_until(|| back.read("many").is_some(), 10 * SECOND);

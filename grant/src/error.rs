@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use fata_hypercall::{Errno, Gfn, Hypervisor};
+use fata_hypercall::{DomId, Errno, Gfn, Hypervisor};
 
 use crate::Pages;
 
@@ -22,8 +22,10 @@ pub enum Error {
     Grow(Errno),
     /// The page lies above 16 TiB, which a version 1 entry cannot name.
     TooHigh(Gfn),
-    /// So many pages of earlier connections are still mapped by their peers that no more are given to any.
+    /// So many pages of earlier connections are still mapped by a peer that no more are given to it.
     Quarantine {
+        /// Who.
+        peer: DomId,
         /// How many.
         pages: usize,
     },
@@ -38,9 +40,10 @@ impl fmt::Display for Error {
                 "grant table full: {wanted} references wanted, {free} free (max_grant_frames= in the domain's configuration)"
             ),
             Self::Grow(errno) => write!(f, "grant table cannot grow: {errno}"),
-            Self::Quarantine { pages } => write!(
+            Self::Quarantine { peer, pages } => write!(
                 f,
-                "the backend still maps pages of earlier connections ({pages} are held back)"
+                "domain {} still maps pages of earlier connections ({pages} are held back)",
+                peer.0
             ),
             Self::TooHigh(gfn) => write!(f, "page {:#x} is out of reach of the grant table", gfn.0),
         }

@@ -33,4 +33,4 @@ pub use pages::Pages;
 pub use ring::{BackRing, FrontRing, slots_in_page};
 pub use row::{read_row, write_row};
 pub use shared::{Access, ReadOnly, ReadWrite, Shared};
-pub use table::{Stats, Table};
+pub use table::{Stats, Table, Tender};

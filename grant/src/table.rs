@@ -16,7 +16,7 @@ use crate::{Access, Busy, Error, Pages, ShareError, Shared};
 /// How often a compare-and-swap on an entry is tried before the page counts as busy. Only a peer that maps and
 /// unmaps at that very moment can make one fail.
 const TRIES: usize = 16;
-/// The most pages that may be in quarantine when a connection is made.
+/// The most pages of a peer's that may be in quarantine when a connection with it is made.
 const QUARANTINE_LIMIT: usize = 256;
 
 /// Numbers about a [`Table`]; `in_use`, `free` and `quarantined` count references, of
@@ -53,10 +53,30 @@ pub(crate) struct Inner<H: Hypervisor> {
     frames: RefCell<Vec<NonNull<[EntryV1; EntryV1::PER_PAGE]>>>,
     free: RefCell<Vec<GrantRef>>,
     quarantine: RefCell<Quarantine<H>>,
+    /// There is a [`Tender`].
+    tended: Cell<bool>,
     /// References that exist, less those that belong to the toolstack.
     total: Cell<usize>,
     /// How often the domain was restored: what was shared before is not any more.
     pub(crate) generation: Cell<u32>,
+}
+
+/// Who tries again what is in quarantine. There is one at a time.
+#[derive(Debug)]
+pub struct Tender<H: Hypervisor>(Table<H>);
+
+impl<H: Hypervisor> Tender<H> {
+    /// See [`Table::retry_quarantine`].
+    #[must_use]
+    pub fn retry(&self) -> usize {
+        self.0.retry_quarantine()
+    }
+}
+
+impl<H: Hypervisor> Drop for Tender<H> {
+    fn drop(&mut self) {
+        self.0.0.tended.set(false);
+    }
 }
 
 /// Room for what a shared run knows of each of its pages.
@@ -105,6 +125,7 @@ impl<H: Hypervisor> Table<H> {
                 live: 0,
                 held: Vec::new(),
             }),
+            tended: Cell::new(false),
             total: Cell::new(0),
             generation: Cell::new(0),
         }))
@@ -197,16 +218,25 @@ impl<H: Hypervisor> Table<H> {
         quarantine.references()
     }
 
-    /// Whether another connection may be made, for which pages are shared. A peer that keeps a page of each would have all of our
-    /// memory in the end.
+    /// Whether another connection may be made with a peer. One that keeps a page of each would have all of our memory in the end.
     ///
     /// # Errors
-    /// [`Error::Quarantine`] if more than 256 pages are in quarantine.
-    pub fn check_quarantine(&self) -> Result<(), Error> {
-        match self.stats().quarantined_pages {
+    /// [`Error::Quarantine`] if more than 256 pages are in quarantine on its account.
+    pub fn check_quarantine(&self, peer: DomId) -> Result<(), Error> {
+        let quarantine = self.0.quarantine.borrow();
+        let of_peer = quarantine.held.iter().filter(|run| run.pages.seen_by == Some(peer));
+        match of_peer.map(|run| run.pages.len()).sum() {
             0..=QUARANTINE_LIMIT => Ok(()),
-            pages => Err(Error::Quarantine { pages }),
+            pages => Err(Error::Quarantine { peer, pages }),
         }
+    }
+
+    /// The task of trying again what is in quarantine, for one who has it until he drops it. `None` if there is nothing to do, or
+    /// somebody has it already.
+    #[must_use]
+    pub fn tend_quarantine(&self) -> Option<Tender<H>> {
+        let idle = self.0.quarantine.borrow().held.is_empty() || self.0.tended.replace(true);
+        (!idle).then(|| Tender(self.clone()))
     }
 
     /// How full the table is.

@@ -357,6 +357,43 @@ fn sharing_empties_the_quarantine() {
     assert_eq!((table.stats().quarantined, table.stats().quarantined_pages), (0, 0));
 }
 
+/// What one peer keeps is not held against another.
+#[test]
+fn a_peer_that_keeps_pages_gets_no_more() {
+    let (machine, table) = machine();
+    let (bad, good) = (DomId(3), DomId::DOM0);
+    for pages in [200, 56, 1] {
+        assert_eq!(table.check_quarantine(bad), Ok(()));
+        let shared = table.share_zeroed(pages, bad, ReadWrite).unwrap();
+        machine.map(shared.reference(0), 8);
+        assert!(shared.revoke().is_err());
+    }
+    assert_eq!(
+        table.check_quarantine(bad),
+        Err(Error::Quarantine { peer: bad, pages: 257 })
+    );
+    assert_eq!(table.check_quarantine(good), Ok(()));
+}
+
+#[test]
+fn one_at_a_time_tends_the_quarantine() {
+    let (machine, table) = machine();
+    assert!(table.tend_quarantine().is_none(), "there is nothing to do");
+    let shared = table.share_zeroed(1, DomId::DOM0, ReadWrite).unwrap();
+    let reference = shared.reference(0);
+    machine.map(reference, 8);
+    assert!(shared.revoke().is_err());
+    let tender = table.tend_quarantine().unwrap();
+    assert!(table.tend_quarantine().is_none());
+    drop(tender);
+    let tender = table.tend_quarantine().unwrap();
+    assert_eq!(tender.retry(), 1);
+    machine.unmap(reference);
+    assert_eq!(tender.retry(), 0);
+    drop(tender);
+    assert!(table.tend_quarantine().is_none());
+}
+
 /// After a restore Xen's table is empty: what was shared before can be dropped as ever, and is granted to nobody again.
 #[test]
 fn a_grant_of_a_former_life_reaches_nobody() {

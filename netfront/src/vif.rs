@@ -223,7 +223,8 @@ impl<H: Hypervisor> Vif<H> {
 
     /// The multicast groups to listen to, as Ethernet addresses, instead of those before. Frames for others need not come any
     /// more, if [that is wanted](Options::filter_multicast) and the backend can do it; it is told with the next
-    /// [`flush`](Self::flush), and by each connection anew.
+    /// [`flush`](Self::flush), and by each connection anew. Of a group that it refuses (netback takes 64, and needs memory for each) nothing
+    /// comes before the next connection.
     pub fn listen(&self, groups: &[[u8; 6]]) {
         let mut listening = self.0.groups.borrow_mut();
         listening.clear();
@@ -238,11 +239,12 @@ impl<H: Hypervisor> Vif<H> {
             notify_rx = rx.publish();
         }
         if let Some(mut tx) = self.half(&self.0.tx) {
-            let reaped = tx.reap(&self.0.counters);
+            if let Err(fault) = tx.reap(&self.0.counters) {
+                drop(tx);
+                return self.fail(fault);
+            }
             self.0.untold.set(!tx.tell_groups(&self.0.groups.borrow()));
             notify_tx = tx.publish();
-            drop(tx);
-            self.checked(reaped);
         }
         self.notify(notify_rx, notify_tx);
     }

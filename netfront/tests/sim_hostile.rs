@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{Backend, Device, Guest, Mode, SECOND, frame};
 use fata_grant::RingError;
-use fata_hypercall::{GrantRef, Hypervisor, SystemTime};
+use fata_hypercall::{DomId, GrantRef, Hypervisor, SystemTime};
 use fata_netfront::abi::{ExtraInfo, Gso, GsoType, RxFlags, RxResponse, TxFlags, TxRequest, TxResponse};
 use fata_netfront::{Error, Fault, Options, TxMeta};
 use fata_sim::{Access, Next, Sim};
@@ -663,7 +663,7 @@ fn a_backend_that_keeps_a_page_of_each_connection() {
     let domain = sim.domain("guest");
     let device = Device::add(&sim, &domain);
     let guest = Guest::boot(&sim, &domain, Options::default());
-    let mut kept = Vec::new();
+    let (mut kept, mut tasks) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         let mut backend = device.connect(&sim, &guest);
         let request = backend.rx.pop().unwrap().unwrap();
@@ -678,12 +678,23 @@ fn a_backend_that_keeps_a_page_of_each_connection() {
         device.set(&sim, "state", "6");
         sim.run_until(|| device.front_state(&sim) == "6", SECOND);
         sim.run_for(SECOND);
+        tasks.push(guest.vif.handle().stats().tasks);
     }
+    assert!(
+        tasks.iter().all(|count| *count == tasks[0]),
+        "one tends them all: {tasks:?}"
+    );
     let held = guest.table.stats().quarantined_pages;
     assert_eq!(held, 5 * 64, "a pool stays whole");
     device.set(&sim, "state", "2");
     sim.run_until(
-        || guest.vif.problem() == Some(Error::Grant(fata_grant::Error::Quarantine { pages: held })),
+        || {
+            guest.vif.problem()
+                == Some(Error::Grant(fata_grant::Error::Quarantine {
+                    peer: DomId(0),
+                    pages: held,
+                }))
+        },
         SECOND,
     );
     drop(kept);

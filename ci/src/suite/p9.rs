@@ -72,6 +72,17 @@ pub(super) fn files_are_read_and_written(bench: &Bench<'_>) -> Result<(), Failur
     guest.says("round 0")?;
     work(bench, &guest, &folder)?;
     guest.says("round 1")?;
+    // A file that says of itself that it is empty, and one with more than is asked for.
+    bench.dom0(&format!(
+        "cd {folder}; touch os; mount --bind /proc/sys/kernel/ostype os"
+    ))?;
+    tell(&guest, "read os")?;
+    guest.says("well: Linux")?;
+    bench.dom0(&format!("umount {folder}/os"))?;
+    guest.says("round 2")?;
+    tell(&guest, "read in")?;
+    guest.says("failed: 9pfs: the file has more than 100 bytes")?;
+    guest.says("round 3")?;
     tell(&guest, "end")?;
     guest.ends_with(0)?;
     Ok(())

@@ -6,48 +6,49 @@ use core::cell::Cell;
 use core::convert::Infallible;
 use core::task::{Context, Poll};
 
+use fata_events::Signal;
 use fata_events::select::{Either, select};
-use fata_events::{JoinHandle, Signal};
 use fata_hypercall::Hypervisor;
 use fata_net::{Capabilities, ChecksumOffload, RxChecksum, SegmentationOffload, Segments, TxChecksum, TxMeta};
 use fata_netfront::abi::{Gso, GsoType};
 use fata_netfront::{Error, Identity, Vif};
 
+use super::place::Place;
 use crate::port::Interface;
 
-/// A vif, and the task that is its life, or one life after the other.
+/// A vif, and its place.
 pub(super) struct VifInterface<H: Hypervisor> {
     vif: Vif<H>,
-    place: Rc<Place>,
-    life: Cell<Option<JoinHandle<()>>>,
+    place: Place,
+    known: Rc<Known>,
 }
 
-/// What is known about the place of a vif: `device/vif/<index>`.
-#[derive(Default)]
-struct Place {
+/// What is known about the place.
+struct Known {
     /// There is a device.
     there: Cell<bool>,
-    /// Raised when it is looked at and there is a device, perhaps another one than before.
-    looks: Signal,
-    /// There is none that lives.
-    over: Cell<bool>,
-    /// Why its life ended, if it has.
+    /// Why the life of the last one ended, if it has.
     ended: Cell<Option<Error>>,
-    /// The program ends.
-    leaving: Cell<bool>,
 }
 
 impl<H: Hypervisor> VifInterface<H> {
     /// Starts the driver. `changes` is raised at each change of its link or address.
     pub(super) fn start(vif: Vif<H>, changes: Signal) -> Self {
-        let place = Rc::new(Place::default());
-        place.there.set(true);
-        let life = vif.handle().spawn(live(vif.clone(), Rc::clone(&place), changes));
-        Self {
-            vif,
-            place,
-            life: Cell::new(Some(life)),
-        }
+        let known = Rc::new(Known {
+            there: Cell::new(true),
+            ended: Cell::new(None),
+        });
+        let (driver, notes) = (vif.clone(), Rc::clone(&known));
+        let place = Place::start(vif.handle(), async move || {
+            notes.ended.set(None);
+            if let Either::First(Err(error)) = select(driver.run(), report(&driver, &changes)).await {
+                notes.ended.set(Some(error));
+                if notes.there.get() {
+                    log::error!(target: "net", "net{}: {error}", driver.index());
+                }
+            }
+        });
+        Self { vif, place, known }
     }
 
     pub(super) fn index(&self) -> u32 {
@@ -56,20 +57,20 @@ impl<H: Hypervisor> VifInterface<H> {
 
     /// Whether the domain has the device now.
     pub(super) fn is_there(&self) -> bool {
-        self.place.there.get()
+        self.known.there.get()
     }
 
     /// Notes whether it has; `true` if that is news.
     pub(super) fn set_there(&self, there: bool) -> bool {
         if there {
-            self.place.looks.raise();
+            self.place.look();
         }
-        self.place.there.replace(there) != there
+        self.known.there.replace(there) != there
     }
 
     /// The device is gone, and its driver has taken leave.
     pub(super) fn is_over(&self) -> bool {
-        self.place.over.get() && !self.is_there()
+        self.place.is_over() && !self.is_there()
     }
 
     /// Goes on in a new Xen domain.
@@ -80,31 +81,7 @@ impl<H: Hypervisor> VifInterface<H> {
 
     /// Takes leave of the backend, and waits until nothing is shared with it any more.
     pub(super) async fn stop(&self) {
-        self.place.leaving.set(true);
-        self.place.looks.raise();
-        self.vif.stop();
-        if let Some(life) = self.life.take() {
-            // Cancelled or ended: it is over.
-            let _ = life.await;
-        }
-    }
-}
-
-/// The life of a place: that of its device, and of the next one that the toolstack puts there.
-async fn live<H: Hypervisor>(vif: Vif<H>, place: Rc<Place>, changes: Signal) {
-    while !place.leaving.get() {
-        // What is seen from here on may be a device that this life does not know.
-        let seen = place.looks.count();
-        place.over.set(false);
-        place.ended.set(None);
-        if let Either::First(Err(error)) = select(vif.run(), report(&vif, &changes)).await {
-            place.ended.set(Some(error));
-            if place.there.get() {
-                log::error!(target: "net", "net{}: {error}", vif.index());
-            }
-        }
-        place.over.set(true);
-        place.looks.after(seen).await;
+        self.place.leave(|| self.vif.stop()).await;
     }
 }
 
@@ -161,7 +138,7 @@ impl<H: Hypervisor> Interface for VifInterface<H> {
     }
 
     fn problem(&self) -> String {
-        match self.place.ended.get().or(self.vif.problem()) {
+        match self.known.ended.get().or(self.vif.problem()) {
             _ if !self.is_there() => String::from("the toolstack has taken the interface away"),
             Some(error) => error.to_string(),
             None => String::from("no answer from the network backend yet"),

@@ -15,6 +15,8 @@ mod interface;
 #[cfg(feature = "net")]
 mod interfaces;
 mod life;
+#[cfg(any(feature = "net", feature = "9pfs"))]
+mod place;
 mod port;
 #[cfg(feature = "9pfs")]
 mod shares;

@@ -16,21 +16,14 @@ use fata_hypercall::Hypervisor;
 use fata_xenstore::xenbus::Devices;
 use fata_xenstore::{Client, Error};
 
+use super::place::Place;
+
 /// The directories, and what their drivers need.
 pub(super) struct Shares<H: Hypervisor> {
-    all: RefCell<Vec<Place<H>>>,
+    all: RefCell<Vec<(Device<H>, Place)>>,
     changes: Signal,
     /// Has them come and go.
     following: Cell<Option<JoinHandle<()>>>,
-}
-
-/// A device, and the task that is its life, or one life after the other.
-struct Place<H: Hypervisor> {
-    device: Device<H>,
-    /// Raised when it is looked at and there is a device, perhaps another one than before.
-    looks: Signal,
-    leaving: Rc<Cell<bool>>,
-    life: JoinHandle<()>,
 }
 
 impl<H: Hypervisor> Shares<H> {
@@ -48,7 +41,7 @@ impl<H: Hypervisor> Shares<H> {
     }
 
     pub(super) fn all(&self) -> Vec<Share> {
-        self.all.borrow().iter().map(|place| place.device.share()).collect()
+        self.all.borrow().iter().map(|(device, _)| device.share()).collect()
     }
 
     /// Starts a driver for each directory that the toolstack gives, as long as the store lives.
@@ -76,27 +69,25 @@ impl<H: Hypervisor> Shares<H> {
     /// There is a device with this number.
     fn look(&self, index: u32, new: impl FnOnce() -> Device<H>) {
         let mut all = self.all.borrow_mut();
-        if let Some(place) = all.iter().find(|place| place.device.index() == index) {
-            place.looks.raise();
+        if let Some((_, place)) = all.iter().find(|(device, _)| device.index() == index) {
+            place.look();
             return;
         }
-        let (device, looks, leaving) = (new(), Signal::new(), Rc::default());
-        let life = device
-            .handle()
-            .spawn(live(device.clone(), looks.clone(), Rc::clone(&leaving)));
-        all.push(Place {
-            device,
-            looks,
-            leaving,
-            life,
+        let device = new();
+        let driver = device.clone();
+        let place = Place::start(device.handle(), async move || {
+            if let Err(error) = driver.run().await {
+                log::warn!("shared directory {}: {error}", driver.index());
+            }
         });
+        all.push((device, place));
         self.changes.raise();
     }
 
     /// All go on in a new Xen domain.
     #[cfg(feature = "suspend")]
     pub(super) fn resume(&self) {
-        self.all.borrow().iter().for_each(|place| place.device.resume());
+        self.all.borrow().iter().for_each(|(device, _)| device.resume());
     }
 
     /// The program ends: what comes from now on is not taken up.
@@ -106,26 +97,8 @@ impl<H: Hypervisor> Shares<H> {
 
     /// Takes leave of all backends.
     pub(super) async fn stop(&self) {
-        for place in self.all.take() {
-            place.leaving.set(true);
-            place.looks.raise();
-            place.device.stop();
-            // Cancelled or ended: it is over.
-            let _ = place.life.await;
+        for (device, place) in self.all.take() {
+            place.leave(|| device.stop()).await;
         }
-    }
-}
-
-/// One life after the other: each ends when the device goes, and the next begins when there is one.
-async fn live<H: Hypervisor>(device: Device<H>, looks: Signal, leaving: Rc<Cell<bool>>) {
-    loop {
-        let seen = looks.count();
-        if let Err(error) = device.run().await {
-            log::warn!("shared directory {}: {error}", device.index());
-        }
-        if leaving.get() {
-            return;
-        }
-        looks.after(seen).await;
     }
 }

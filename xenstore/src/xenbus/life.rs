@@ -300,7 +300,7 @@ impl<H: Hypervisor> Life<H> {
                         // Either way nothing of an earlier connection is left: there may not be memory for two.
                         self.disconnect(driver, connection.take()).await;
                         is_ready = false;
-                        match self.table.check_quarantine() {
+                        match self.table.check_quarantine(frontend.backend_id()) {
                             _ if leaving => Ok(()),
                             Ok(()) => driver.connect(frontend).await.map(|made| *connection = Some(made)),
                             Err(error) => Err(error.into()),
@@ -348,12 +348,12 @@ impl<H: Hypervisor> Life<H> {
     /// Sees to it that pages which a backend had not let go come back when it has: a backend may unmap a little after
     /// its state says so. Nothing runs while there are none.
     fn tend_quarantine(&self) {
-        if self.table.stats().quarantined == 0 {
+        let Some(tender) = self.table.tend_quarantine() else {
             return;
-        }
-        let (table, handle) = (self.table.clone(), self.handle().clone());
+        };
+        let handle = self.handle().clone();
         let tending = async move {
-            while table.retry_quarantine() > 0 {
+            while tender.retry() > 0 {
                 handle.sleep(QUARANTINE_PAUSE).await;
             }
         };

@@ -1,4 +1,5 @@
-//! A shared directory, used whenever a line on the console says so: `share TAG`, and then `work`, `use` or `end`.
+//! A shared directory, used whenever a line on the console says so: `share TAG`, and then `work`, `use`, `read PATH` or
+//! `end`.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -22,6 +23,7 @@ pub(crate) async fn run(env: &Env, tag: &str) -> Result<(), Box<dyn Error>> {
                 work(&share).await
             }
             Some("use") => touch(&file).await,
+            Some(line) if let Some(path) = line.strip_prefix("read ") => text(&share, path).await,
             _ => break,
         };
         match outcome {
@@ -34,7 +36,7 @@ pub(crate) async fn run(env: &Env, tag: &str) -> Result<(), Box<dyn Error>> {
 
 /// Does with files what can be done with them.
 async fn work(share: &Share) -> Result<String, Box<dyn Error>> {
-    let bytes = share.read("in").await?;
+    let bytes = share.read("in", 1 << 20).await?;
     share.write("out", &bytes).await?;
     let copy = share.edit("out").await?;
     copy.write_all_at(bytes.len() as u64, b"and more").await?;
@@ -45,15 +47,20 @@ async fn work(share: &Share) -> Result<String, Box<dyn Error>> {
     share.write("new/one", b"1\n").await?;
     share.rename("new/one", "new/two").await?;
     let listed = list(share, "new").await?;
-    let text = share.read("new/two").await?;
+    let text = share.read("new/two", 4).await?;
     if listed != "two" || text != b"1\n" || share.metadata("new/two").await?.len != 2 {
         return Err("a directory is not what it should be".into());
     }
     share.remove_file("new/two").await?;
     share.remove_dir("new").await?;
-    let missing = share.read("new/two").await.err().map(|error| error.to_string());
+    let missing = share.read("new/two", 4).await.err().map(|error| error.to_string());
     let room = share.space().await?.available > 0;
     Ok([missing.as_deref().unwrap_or_default(), if room { ", room" } else { "" }].concat())
+}
+
+async fn text(share: &Share, path: &str) -> Result<String, Box<dyn Error>> {
+    let bytes = share.read(path, 100).await?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_string())
 }
 
 /// Reads from a file that was opened at the start.
