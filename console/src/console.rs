@@ -26,7 +26,8 @@ const VAIN_LOOKS: u32 = 64;
 pub struct Stats {
     /// Bytes put into the ring, line ends as two.
     pub written: u64,
-    /// Bytes of text dropped because ring and backlog were full.
+    /// Bytes of text that did not get into the ring: ring and backlog were full, or there was no ring any more. Xen's log may have
+    /// the latter; a release build of Xen does not take them.
     pub dropped: u64,
     /// Bytes that wait in memory for room in the ring.
     pub backlog: usize,
@@ -146,13 +147,23 @@ impl<H: Hypervisor> Console<H> {
     pub fn write(&self, text: &[u8]) {
         let next = self.with_ring(|state, ring| {
             state.output.write(ring, text)?;
-            state.output.next(ring)
+            Ok((state.output.next(ring)?, state.output.is_waiting()))
         });
         match next {
-            Ok(Next::Nothing) => {}
-            Ok(Next::Later) => self.0.work.raise(),
-            Ok(Next::Now) => self.announce(),
-            Err(_) => self.0.hv.console_io(text),
+            Ok((Next::Nothing, _)) => {}
+            Ok((Next::Later, _)) => self.0.work.raise(),
+            Ok((Next::Now, waiting)) => {
+                self.announce();
+                if waiting {
+                    self.0.work.raise();
+                }
+            }
+            Err(_) => {
+                self.0.hv.console_io(text);
+                if let Ok(mut state) = self.0.state.try_borrow_mut() {
+                    state.output.lose(text.len());
+                }
+            }
         }
     }
 
@@ -169,17 +180,22 @@ impl<H: Hypervisor> Console<H> {
     }
 
     /// The console's life: notifies the daemon once for each burst of output, and moves the backlog into the ring as
-    /// the daemon makes room. Ends when there is no ring, or none any more.
+    /// the daemon makes room. It never ends: where there is no ring, or none any more, a restore may bring one.
     pub async fn run(self) {
         let mut woken = false;
-        while let Some(channel) = self.0.channel() {
-            let (events, work, closed) = (channel.count(), self.0.work.count(), self.0.closed.count());
-            let Ok((waiting, moved)) = self.with_ring(|state, ring| {
+        loop {
+            let (work, channel) = (self.0.work.count(), self.0.channel());
+            let events = channel.as_ref().map_or(0, |channel| channel.count());
+            let pumped = self.with_ring(|state, ring| {
                 let before = state.output.backlog();
                 state.output.pump(ring)?;
                 Ok((state.output.is_waiting(), state.output.backlog() < before))
-            }) else {
-                return;
+            });
+            let (Some(channel), Ok((waiting, moved))) = (channel, pumped) else {
+                // There is nothing to do before `resume` brings a ring.
+                self.0.work.after(work).await;
+                woken = false;
+                continue;
             };
             self.announce();
             if woken {
@@ -191,12 +207,7 @@ impl<H: Hypervisor> Console<H> {
                     true => channel.poll_after(events, cx),
                     false => Poll::Pending,
                 };
-                any([
-                    self.0.work.poll_after(work, cx),
-                    self.0.closed.poll_after(closed, cx),
-                    event,
-                ])
-                .map(|()| event.is_ready())
+                any([self.0.work.poll_after(work, cx), event]).map(|()| event.is_ready())
             })
             .await;
         }

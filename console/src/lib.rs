@@ -6,7 +6,8 @@
 //! a guest that waited).
 //!
 //! **The other end is not trusted.** Its indices are checked; an impossible one closes the ring, and output goes to
-//! Xen's own log from then on, as it does in a domain that has no console ring.
+//! Xen's own log from then on, as it does in a domain that has no console ring. A release build of Xen does not take it, and
+//! others leave out what is too much: so it is counted as dropped, and said to be lost where a restore brings a ring.
 #![no_std]
 #![forbid(unsafe_code)]
 // Nothing that a peer writes can cause a panic (rule 88).

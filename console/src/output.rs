@@ -103,13 +103,18 @@ impl Output {
         let translated = translate(piece, self.last, &mut buffer);
         let notice = if self.lost > 0 { Notice::MAX } else { 0 };
         if self.skipping || translated.len() + notice > self.room(ring)? {
-            self.lost += piece.len() as u64;
-            self.dropped += piece.len() as u64;
+            self.lose(piece.len());
             self.skipping = !ends_line;
             return Ok(());
         }
         self.tell_lost(ring)?;
         self.put(ring, translated)
+    }
+
+    /// Counts bytes that do not get into the ring; the reader is told as soon as there is room, or a ring again.
+    pub(crate) fn lose(&mut self, count: usize) {
+        self.lost += count as u64;
+        self.dropped += count as u64;
     }
 
     /// Room in ring and backlog together.
@@ -195,6 +200,7 @@ impl Output {
             let count = self.backlog.front().len();
             sink(self.backlog.front());
             self.backlog.consume(count);
+            self.lose(count);
         }
     }
 

@@ -280,7 +280,7 @@ impl Front for Device<Domain> {
             if !orders.ask.take() {
                 continue;
             }
-            match handle.timeout(4 * SECOND, self.share().read("file")).await {
+            match handle.timeout(4 * SECOND, self.share().read("file", 1 << 20)).await {
                 Ok(Ok(bytes)) => {
                     assert_eq!(bytes, frame());
                     orders.served.set(orders.served.get() + 1);

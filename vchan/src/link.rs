@@ -145,6 +145,9 @@ pub(crate) struct Domain<H: Hypervisor> {
 
 impl<H: Hypervisor> Maker for Domain<H> {
     fn grant(&self, client: DomId, pages: usize) -> Result<Granted, Error> {
+        // What it has let go meanwhile is not held against it: nobody else need have looked.
+        self.table.retry_quarantine();
+        self.table.check_quarantine(client)?;
         let memory = self.table.share_zeroed(pages, client, ReadWrite)?;
         let channel = self.ports.alloc(client)?;
         Ok(Granted {

@@ -48,7 +48,8 @@ impl Vchans {
     /// long as the vchan is open. One client can come; for the next one listen again.
     ///
     /// # Errors
-    /// [`Error::TooLarge`]; when there is no memory, reference or port; what the store says.
+    /// [`Error::TooLarge`]; when there is no memory, reference or port, or the client keeps more than 256 pages of vchans that are
+    /// closed; what the store says.
     pub async fn listen(&self, client: DomId, path: &str, sizes: Sizes) -> Result<Vchan, Error> {
         let layout = Layout::with_room(sizes)?;
         let Granted { link, references, port } = self.maker.grant(client, 1 + layout.ring_pages())?;

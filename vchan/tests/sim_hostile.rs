@@ -32,8 +32,12 @@ struct Client {
 
 impl Client {
     fn connect(sim: &Sim, server: &Domain) -> Self {
+        Self::connect_to(sim, server, "data/vchan")
+    }
+
+    fn connect_to(sim: &Sim, server: &Domain, path: &str) -> Self {
         let number = |key: &str| {
-            let path = format!("/local/domain/{}/data/vchan/{key}", server.id().0);
+            let path = format!("/local/domain/{}/{path}/{key}", server.id().0);
             let text = String::from_utf8(sim.store().read(&path)?).ok()?;
             text.parse::<u32>().ok()
         };
@@ -252,6 +256,50 @@ fn xsa_391_a_vchan_peer_that_signals_for_nothing() {
         drop(client);
         finish(sim, &[(&domain, &ended)]);
     });
+}
+
+/// Rule 21: who comes, goes, and keeps what it had mapped does not get everything in the end.
+#[test]
+fn rule_21_a_client_that_lets_nothing_go_is_not_served_for_ever() {
+    let sim = Sim::new(1);
+    let (domain, other) = (sim.domain("server"), sim.domain("other"));
+    let (refused, again) = (Seen::default(), Seen::default());
+    let (slot, late_slot, other_id) = (Rc::clone(&refused), Rc::clone(&again), other.id());
+    let ended = boot(&sim, &domain, |env: Env| async move {
+        // 65 pages each.
+        let sizes = Sizes {
+            read: 1 << 17,
+            write: 1 << 17,
+        };
+        let listen = async |client, name: &str| env.vchans.listen(client, &format!("data/{name}"), sizes).await;
+        for round in 0.. {
+            match listen(DomId::DOM0, &round.to_string()).await {
+                Ok(vchan) => assert_eq!(vchan.read(&mut [0; 8]).await, Ok(0)),
+                Err(error) => {
+                    slot.replace(Some((round, error)));
+                    break;
+                }
+            }
+        }
+        assert!(listen(other_id, "other").await.is_ok(), "it is not the other's fault");
+        env.handle.sleep(SECOND).await;
+        late_slot.replace(Some(listen(DomId::DOM0, "late").await.is_ok()));
+    });
+    let mut clients = Vec::new();
+    for round in 0..4 {
+        let client = Client::connect_to(&sim, &domain, &format!("data/{round}"));
+        client.set_live(0);
+        clients.push(client);
+    }
+    sim.run_until(|| refused.borrow().is_some(), SECOND);
+    let kept = fata_grant::Error::Quarantine {
+        peer: DomId::DOM0,
+        pages: 4 * 65,
+    };
+    assert_eq!(refused.take(), Some((4, Error::Grant(kept))));
+    drop(clients);
+    finish(&sim, &[(&domain, &ended)]);
+    assert_eq!(again.take(), Some(true), "it has let go");
 }
 
 /// dom0 as a server, by hand.
