@@ -109,7 +109,7 @@ impl Event {
 const SILENCE: [Duration; 3] = [
     Duration::from_millis(30),
     Duration::from_secs(4),
-    Duration::from_secs(30),
+    Duration::from_secs(16),
 ];
 
 /// What the test wants of the domain, and what it has got.
@@ -425,9 +425,10 @@ impl<'a, F: Front> Case<'a, F> {
     fn assert_serves(&self) {
         let before = self.orders.served.get();
         let served = || self.orders.served.get() > before;
-        for _ in 0..40 {
+        // After so long a silence the longest pause between two attempts is 16 seconds.
+        for _ in 0..80 {
             self.ask();
-            if self.sim.try_run_until(served, 5 * SECOND) {
+            if self.sim.try_run_until(served, SECOND / 4) {
                 return;
             }
         }

@@ -351,6 +351,7 @@ fn play(end: &mut End, connection: &mut Connection, trick: P9Trick, request: Req
             end.switch_to(XenbusState::Closing);
             return;
         }
+        P9Trick::JunkState => end.junk_state(),
         P9Trick::Junk => honest.iter_mut().for_each(|byte| *byte = below(256) as u8),
     }
     connection.ring.write(&honest);

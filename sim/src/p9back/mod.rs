@@ -57,11 +57,13 @@ pub enum P9Trick {
     Close,
     /// Any bytes instead of an answer.
     Junk,
+    /// The state goes back, or to what is no state.
+    JunkState,
 }
 
 impl P9Trick {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Size,
         Self::Tag,
         Self::Kind,
@@ -72,6 +74,7 @@ impl P9Trick {
         Self::Silent,
         Self::Close,
         Self::Junk,
+        Self::JunkState,
     ];
 }
 
