@@ -36,7 +36,8 @@
 //!
 //! A close, and the death of a process that used libxenvchan, wake whoever waits: what was written before can still be read,
 //! then reading gives 0 bytes, and writing [`Error::Closed`]. A server *domain* that is destroyed is noticed by its nodes in
-//! the store, which go with it. A client domain that is destroyed leaves no trace that Xen would tell a server of.
+//! the store, which go with it. A client domain that is destroyed has nothing of the kind: whoever waits for it asks Xen every
+//! five seconds whether it is there.
 //!
 //! # Suspend
 //!

@@ -34,6 +34,9 @@ pub(crate) trait Link {
 
     /// As [`Channel::notify`].
     fn notify(&self);
+
+    /// As [`Channel::has_peer`].
+    fn has_peer(&self) -> bool;
 }
 
 /// The two together.
@@ -89,6 +92,10 @@ impl<H: Hypervisor, M: Memory> Link for Connection<H, M> {
 
     fn notify(&self) {
         self.channel.notify();
+    }
+
+    fn has_peer(&self) -> bool {
+        self.channel.has_peer()
     }
 }
 

@@ -71,7 +71,7 @@ impl Vchans {
             store: self.store.clone(),
             path: String::from(path),
         };
-        let vchan = self.note(Vchan::new(end, Kept::Nodes(nodes)));
+        let vchan = self.note(end, Kept::Nodes(nodes));
         self.publish(client, path, first, port).await?;
         Ok(vchan)
     }
@@ -84,7 +84,8 @@ impl Vchans {
             .for_each(|state| state.end_with(Error::Closed));
     }
 
-    fn note(&self, vchan: Vchan) -> Vchan {
+    fn note(&self, end: End, kept: Kept) -> Vchan {
+        let vchan = Vchan::new(end, Some(kept), self.store.handle());
         let mut made = self.made.borrow_mut();
         made.retain(|state| state.strong_count() > 0);
         made.push(Rc::downgrade(&vchan.0));
@@ -135,7 +136,7 @@ impl Vchans {
         end.ask(WRITTEN);
         end.set_open(true);
         let watch = self.watch(node(path, "ring-ref"), first, end.lost.clone())?;
-        Ok(self.note(Vchan::new(end, Kept::Watch(watch))))
+        Ok(self.note(end, Kept::Watch(watch)))
     }
 
     /// Raises `lost` when the server's node goes or changes: it goes with the server's domain, unlike the pages.
