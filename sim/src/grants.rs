@@ -14,6 +14,9 @@ use crate::domain::{Domain, DomainState};
 use crate::faults::Call;
 use crate::memory::Run;
 
+/// The most pages of other domains that a driver has mapped at a time: as many as there is room for on metal.
+const FOREIGN_PAGES_MAX: usize = 255;
+
 /// What a peer wants of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -232,7 +235,8 @@ impl Domain {
 
     /// `GNTTABOP_map_grant_ref` as a driver asks for it, at a place of the hypervisor's choice.
     pub(crate) fn map_foreign(&self, granter: DomId, reference: GrantRef) -> Result<ForeignPage, GrantError> {
-        if self.state.faults.consult(Call::MapGrant).is_some() {
+        let full = self.state.foreign.borrow().len() >= FOREIGN_PAGES_MAX;
+        if full || self.state.faults.consult(Call::MapGrant).is_some() {
             return Err(GrantError::NoSpace);
         }
         let mapping = self.map_grant(granter, reference, Access::Write)?;

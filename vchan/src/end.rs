@@ -138,6 +138,14 @@ impl End {
         ]
     }
 
+    /// A domain that is destroyed leaves its page as it was. But Xen has nobody at the other end of the event channel then, and
+    /// says so if it is asked.
+    pub(crate) fn look_after_peer(&mut self) {
+        if self.is_met() && !self.link.has_peer() {
+            self.lost.raise();
+        }
+    }
+
     /// Waits for something that may have changed what was seen after these events.
     pub(crate) fn poll_after(&self, events: u64, cx: &mut Context<'_>) -> Poll<u64> {
         any([self.link.poll_after(events, cx), self.lost.poll_after(0, cx)]).map(|()| events)

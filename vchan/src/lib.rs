@@ -29,14 +29,17 @@
 //! # The other end is not trusted
 //!
 //! The sizes of the rings and the list of grants are read once, checked, and not looked at again; indices are checked at each
-//! use. Whatever makes no sense closes the vchan with an error and harms nobody else. A peer that is slow or silent is
+//! use. Whatever makes no sense closes the vchan with an error and harms nobody else. A server's pages need room in a client, which
+//! has it for 255 pages of all servers together: one of them gets 129 at the most ([`Error::NoRoom`]), with which rings of 256 KiB
+//! in both directions are possible. A peer that is slow or silent is
 //! waited for: set limits with a timeout.
 //!
 //! # When the other end goes away
 //!
 //! A close, and the death of a process that used libxenvchan, wake whoever waits: what was written before can still be read,
 //! then reading gives 0 bytes, and writing [`Error::Closed`]. A server *domain* that is destroyed is noticed by its nodes in
-//! the store, which go with it. A client domain that is destroyed leaves no trace that Xen would tell a server of.
+//! the store, which go with it. A client domain that is destroyed has nothing of the kind: whoever waits for it asks Xen every
+//! five seconds whether it is there.
 //!
 //! # Suspend
 //!

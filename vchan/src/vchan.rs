@@ -5,13 +5,17 @@ use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::future::poll_fn;
 use core::task::{Context, Poll, ready};
+use core::time::Duration;
 
-use fata_events::{Signal, any};
+use fata_events::{Handle, Instant, Signal, any};
 
 use crate::Error;
 use crate::end::End;
 use crate::layout::{READ, WRITTEN};
 use crate::vchans::Kept;
+
+/// How often the other end is looked after while somebody waits for it: see [`End::look_after_peer`].
+const LOOK_AFTER: Duration = Duration::from_secs(5);
 
 /// One end of a stream of bytes between two domains. Dropping it closes it.
 ///
@@ -28,15 +32,20 @@ pub(crate) struct State {
     why: Cell<Error>,
     /// Dropped then.
     kept: Cell<Option<Kept>>,
+    handle: Handle,
+    /// When the other end was looked after.
+    looked: Cell<Instant>,
 }
 
 impl Vchan {
-    pub(crate) fn new(end: End, kept: Kept) -> Self {
+    pub(crate) fn new(end: End, kept: Option<Kept>, handle: &Handle) -> Self {
         Self(Rc::new(State {
             end: RefCell::new(Some(end)),
             closed: Signal::new(),
             why: Cell::new(Error::Closed),
-            kept: Cell::new(Some(kept)),
+            kept: Cell::new(kept),
+            handle: handle.clone(),
+            looked: Cell::new(handle.now()),
         }))
     }
 
@@ -44,8 +53,8 @@ impl Vchan {
     ///
     /// # Errors
     /// [`Error::Closed`] after [`close`](Self::close).
-    pub fn connected(&self) -> impl Future<Output = Result<(), Error>> {
-        poll_fn(|cx| self.poll(cx, 0, |end| Ok(end.is_met().then_some(()))))
+    pub async fn connected(&self) -> Result<(), Error> {
+        self.wait(0, |end| Ok(end.is_met().then_some(()))).await
     }
 
     /// Reads some bytes, as soon as there is one. 0 means that the peer has closed its end and all was read (or that `to` is
@@ -54,8 +63,8 @@ impl Vchan {
     /// # Errors
     /// [`Error::BadIndex`] if the peer claims to have written what cannot be: then the vchan is closed. [`Error::Closed`]
     /// after [`close`](Self::close).
-    pub fn read(&self, to: &mut [u8]) -> impl Future<Output = Result<usize, Error>> {
-        poll_fn(|cx| self.poll(cx, WRITTEN, |end| end.read(to)))
+    pub async fn read(&self, to: &mut [u8]) -> Result<usize, Error> {
+        self.wait(WRITTEN, |end| end.read(to)).await
     }
 
     /// Writes some of `bytes`, as soon as there is room, and gives how many. The peer can read them at once.
@@ -63,22 +72,20 @@ impl Vchan {
     /// # Errors
     /// [`Error::Closed`] if the peer has closed its end, or this one is closed; [`Error::BadIndex`] if the peer claims to
     /// have read what cannot be: then the vchan is closed.
-    pub fn write(&self, bytes: &[u8]) -> impl Future<Output = Result<usize, Error>> {
-        poll_fn(|cx| self.poll(cx, READ, |end| end.write(bytes)))
+    pub async fn write(&self, bytes: &[u8]) -> Result<usize, Error> {
+        self.wait(READ, |end| end.write(bytes)).await
     }
 
     /// Writes all of `bytes`.
     ///
     /// # Errors
     /// As [`write`](Self::write); some of the bytes may have been written.
-    pub fn write_all(&self, mut bytes: &[u8]) -> impl Future<Output = Result<(), Error>> {
-        poll_fn(move |cx| {
-            while !bytes.is_empty() {
-                let count = ready!(self.poll(cx, READ, |end| end.write(bytes)))?;
-                bytes = bytes.get(count..).unwrap_or_default();
-            }
-            Poll::Ready(Ok(()))
-        })
+    pub async fn write_all(&self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let count = self.write(bytes).await?;
+            bytes = bytes.get(count..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Waits until the peer has read everything that was written. A peer need not read what is left when it learns of a
@@ -86,11 +93,11 @@ impl Vchan {
     ///
     /// # Errors
     /// [`Error::Closed`] if it never will; [`Error::BadIndex`].
-    pub fn flush(&self) -> impl Future<Output = Result<(), Error>> {
-        poll_fn(|cx| self.poll(cx, READ, End::is_flushed))
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.wait(READ, End::is_flushed).await
     }
 
-    /// Whether the peer is there, or may still come.
+    /// Whether the peer is there, or may still come, as far as is known: see [the crate's page](crate#when-the-other-end-goes-away).
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.end.borrow_mut().as_mut().is_some_and(End::is_open)
@@ -101,6 +108,23 @@ impl Vchan {
     /// maps: they stay in the grant table's quarantine until it lets go.
     pub fn close(&self) {
         self.0.end_with(Error::Closed);
+    }
+
+    /// Has `attempt` look at the rings until it is content, and looks after the other end if that takes long.
+    async fn wait<T>(
+        &self,
+        wish: u8,
+        mut attempt: impl FnMut(&mut End) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
+        let state = &*self.0;
+        loop {
+            let done = poll_fn(|cx| self.poll(cx, wish, &mut attempt));
+            // Since the last look, not since now: who gives up and waits again all the time is told as well.
+            match state.handle.timeout_at(state.looked.get() + LOOK_AFTER, done).await {
+                Ok(done) => return done,
+                Err(_) => state.look(),
+            }
+        }
     }
 
     /// Has `attempt` look at the rings until it is content. In between it waits for an event; `wish` is what the peer shall
@@ -140,6 +164,14 @@ impl Vchan {
 }
 
 impl State {
+    /// Looks after the other end.
+    fn look(&self) {
+        self.looked.set(self.handle.now());
+        if let Some(end) = &mut *self.end.borrow_mut() {
+            end.look_after_peer();
+        }
+    }
+
     /// Closes it, unless it is.
     pub(crate) fn end_with(&self, why: Error) {
         if let Some(end) = self.end.take() {
@@ -171,6 +203,7 @@ mod tests {
     use core::pin::pin;
     use core::task::Waker;
 
+    use fata_events::{Executor, ManualClock};
     use fata_hypercall::SharedPage;
     use fata_hypercall::sync::Ordering::SeqCst;
 
@@ -211,11 +244,15 @@ mod tests {
         }
         fn served(&self, _found: bool) {}
         fn notify(&self) {}
+        fn has_peer(&self) -> bool {
+            true
+        }
     }
 
     /// Has the peer do something at each of our looks in turn: it is seen, or the peer is asked to tell us.
     fn race(prepare: fn(&SharedPage), peer: fn(&SharedPage), wish: u8, is_done: fn(&Vchan) -> bool) {
         let layout = Layout::with_room(Sizes::default()).unwrap();
+        let executor = Executor::new(Rc::new(ManualClock::default()));
         // The first look is that of `End::new`, before the client has come.
         for when in 1.. {
             let link = Racing {
@@ -228,12 +265,8 @@ mod tests {
             link.page.store_u8(Side::Server.peer_live(), 1, SeqCst);
             prepare(&link.page);
             let wishes = Rc::clone(&link.wishes);
-            let vchan = Vchan(Rc::new(State {
-                end: RefCell::new(Some(End::new(Box::new(link), layout, Side::Server).unwrap())),
-                closed: Signal::new(),
-                why: Cell::new(Error::Closed),
-                kept: Cell::new(None),
-            }));
+            let end = End::new(Box::new(link), layout, Side::Server).unwrap();
+            let vchan = Vchan::new(end, None, &executor.handle());
             let done = is_done(&vchan);
             match wishes.get() {
                 Some(wishes) => assert!(done || wishes & wish != 0, "lost at look {when}"),

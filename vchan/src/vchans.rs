@@ -71,7 +71,7 @@ impl Vchans {
             store: self.store.clone(),
             path: String::from(path),
         };
-        let vchan = self.note(Vchan::new(end, Kept::Nodes(nodes)));
+        let vchan = self.note(end, Kept::Nodes(nodes));
         self.publish(client, path, first, port).await?;
         Ok(vchan)
     }
@@ -84,7 +84,8 @@ impl Vchans {
             .for_each(|state| state.end_with(Error::Closed));
     }
 
-    fn note(&self, vchan: Vchan) -> Vchan {
+    fn note(&self, end: End, kept: Kept) -> Vchan {
+        let vchan = Vchan::new(end, Some(kept), self.store.handle());
         let mut made = self.made.borrow_mut();
         made.retain(|state| state.strong_count() > 0);
         made.push(Rc::downgrade(&vchan.0));
@@ -114,7 +115,8 @@ impl Vchans {
     /// (`/local/domain/<server>/data/...`) unless it is one of ours. Waits, without limit, until it does.
     ///
     /// # Errors
-    /// When the pages or the port are not ours to have; [`Error::BadOrder`] and [`Error::BadIndex`] if they make no sense;
+    /// When the pages or the port are not ours to have; [`Error::NoRoom`] if there are too many pages, or [`Error::Map`] if those
+    /// of other servers leave no room for them; [`Error::BadOrder`] and [`Error::BadIndex`] if they make no sense;
     /// [`Error::Closed`] if the server has closed its end already; what the store says.
     pub async fn connect(&self, server: DomId, path: &str) -> Result<Vchan, Error> {
         let first = GrantRef(
@@ -135,7 +137,7 @@ impl Vchans {
         end.ask(WRITTEN);
         end.set_open(true);
         let watch = self.watch(node(path, "ring-ref"), first, end.lost.clone())?;
-        Ok(self.note(Vchan::new(end, Kept::Watch(watch))))
+        Ok(self.note(end, Kept::Watch(watch)))
     }
 
     /// Raises `lost` when the server's node goes or changes: it goes with the server's domain, unlike the pages.

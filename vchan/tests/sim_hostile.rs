@@ -390,11 +390,56 @@ fn rule_29_a_client_checks_orders_and_grants() {
                 assert!(!possible || in_page, "{orders:?}");
                 assert_eq!(error, Error::BadOrder { left, right });
             }
+            Some(Error::NoRoom { .. }) => assert!(possible && left.max(right) >= 19, "{orders:?}"),
             Some(Error::Map(GrantError::BadReference)) => assert!(possible && left.max(right) >= 12, "{orders:?}"),
             None => assert!(possible && left.max(right) < 12, "{orders:?}"),
             other => panic!("{other:?}"),
         }
     });
+}
+
+/// A client has room for so many pages; one server does not get it all, and what it gets is no room of another's.
+#[test]
+fn rule_26_a_client_has_room_for_more_than_one_server() {
+    let sim = Sim::new(1);
+    let orders_of = |sizes: usize| Sizes {
+        read: sizes,
+        write: sizes,
+    };
+    let client = sim.domain("client");
+    let servers = [1 << 19, 1 << 18, 1 << 17, 1 << 18].map(|size| (sim.domain("server"), orders_of(size)));
+    let client_id = client.id();
+    let ids = servers.each_ref().map(|(server, _)| server.id());
+    let serving = servers.each_ref().map(|(server, sizes)| {
+        let sizes = *sizes;
+        boot(&sim, server, move |env: Env| async move {
+            let vchan = env.vchans.listen(client_id, "data/vchan", sizes).await.unwrap();
+            let greeted = env.handle.timeout(2 * SECOND, vchan.write_all(b"hello")).await;
+            assert_eq!(greeted, Ok(Ok(())));
+            env.handle.sleep(2 * SECOND).await;
+            drop(vchan);
+            env.table.retry_quarantine();
+        })
+    });
+    let asking = boot(&sim, &client, move |env: Env| async move {
+        let mut vchans = Vec::new();
+        for id in ids {
+            let path = format!("/local/domain/{}/data/vchan", id.0);
+            vchans.push(env.vchans.connect(id, &path).await);
+        }
+        assert_eq!(vchans[0].as_ref().err(), Some(&Error::NoRoom { left: 19, right: 19 }));
+        assert_eq!(vchans[3].as_ref().err(), Some(&Error::Map(GrantError::NoSpace)));
+        for vchan in [&vchans[1], &vchans[2]] {
+            assert_eq!(vchan.as_ref().unwrap().read(&mut [0; 10]).await, Ok(5));
+        }
+    });
+    let all: Vec<_> = servers
+        .iter()
+        .zip(&serving)
+        .map(|((server, _), ended)| (server, ended))
+        .chain([(&client, &asking)])
+        .collect();
+    finish(&sim, &all);
 }
 
 /// Whatever was mapped before the one that cannot be is given back.

@@ -177,3 +177,66 @@ fn a_server_whose_domain_is_destroyed_is_gone() {
         finish(sim, &[(&client, &ask)]);
     });
 }
+
+/// Nor has it nodes in the store that would go. Who waits is told all the same, even who never waits for long; and nothing looks
+/// while nobody waits.
+#[test]
+fn rule_81_a_client_whose_domain_is_destroyed_is_gone() {
+    check(0..100, |sim| {
+        let (server, client) = (sim.domain("server"), sim.domain("client"));
+        let (client_id, server_id) = (client.id(), server.id());
+        let patient = sim.random(2) == 0;
+        let serve = boot(sim, &server, |env: Env| async move {
+            let vchan = env.vchans.listen(client_id, PATH, Sizes::default()).await.unwrap();
+            let mut buffer = [0; 1000];
+            assert_eq!(vchan.read(&mut buffer).await, Ok(100));
+            env.handle.sleep(30 * SECOND).await;
+            // By now the client is gone.
+            let limit = if patient { 60 * SECOND } else { SECOND / 10 };
+            let read = loop {
+                if let Ok(read) = env.handle.timeout(limit, vchan.read(&mut buffer)).await {
+                    break read;
+                }
+            };
+            assert_eq!((read, vchan.write(&[0]).await), (Ok(0), Err(Error::Closed)));
+            assert!(!vchan.is_open());
+            drop(vchan);
+            assert_eq!(env.table.stats().quarantined, 0);
+            assert!(env.vchans.listen(client_id, PATH, Sizes::default()).await.is_ok());
+        });
+        boot(sim, &client, |env: Env| async move {
+            let vchan = env.vchans.connect(server_id, &path_of(server_id)).await.unwrap();
+            vchan.write_all(&[1; 100]).await.unwrap();
+            std::mem::forget(vchan);
+            std::future::pending().await
+        });
+        sim.run_for(SECOND);
+        let before = server.activity().turns;
+        sim.run_for(20 * SECOND);
+        assert_eq!(server.activity().turns, before, "somebody looks");
+        sim.destroy(&client);
+        finish(sim, &[(&server, &serve)]);
+    });
+}
+
+/// A client may take its time.
+#[test]
+fn a_client_that_has_not_come_yet_is_not_gone() {
+    let sim = Sim::new(1);
+    let (server, client) = (sim.domain("server"), sim.domain("client"));
+    let (client_id, server_id) = (client.id(), server.id());
+    let serve = boot(&sim, &server, |env: Env| async move {
+        let vchan = env.vchans.listen(client_id, PATH, Sizes::default()).await.unwrap();
+        vchan.connected().await.unwrap();
+        assert_eq!(vchan.read(&mut [0; 10]).await, Ok(5));
+        assert_eq!(vchan.read(&mut [0; 10]).await, Ok(0));
+    });
+    let ask = boot(&sim, &client, |env: Env| async move {
+        env.handle.sleep(20 * SECOND).await;
+        let vchan = env.vchans.connect(server_id, &path_of(server_id)).await.unwrap();
+        env.handle.sleep(20 * SECOND).await;
+        vchan.write_all(b"hello").await.unwrap();
+        vchan.flush().await.unwrap();
+    });
+    finish(&sim, &[(&server, &serve), (&client, &ask)]);
+}

@@ -10,6 +10,7 @@ pub(super) const TESTS: &[Test] = &[
     ("vchan::libxenvchan_connects_to_us", libxenvchan_connects_to_us),
     ("vchan::we_connect_to_libxenvchan", we_connect_to_libxenvchan),
     ("vchan::two_guests_talk", two_guests_talk),
+    ("vchan::a_client_is_destroyed", a_client_is_destroyed),
 ];
 
 /// Where all of them meet, below the server's own nodes.
@@ -84,4 +85,14 @@ fn two_guests_talk(bench: &Bench<'_>) -> Result<(), Failure> {
     client.says("answered")?;
     server.host.destroy(&server.name)?;
     ended(&client, true)
+}
+
+/// The server has nothing but Xen to tell it.
+fn a_client_is_destroyed(bench: &Bench<'_>) -> Result<(), Failure> {
+    let server = listen(bench, bench.guest("probe")?, 0, "echo 2000000000")?;
+    let client = connect(bench, bench.guest("probe")?, id(&server)?, "ask 1000")?;
+    for_client(&server, id(&client)?)?;
+    client.says("answered")?;
+    client.host.destroy(&client.name)?;
+    ended(&server, true)
 }
