@@ -14,7 +14,7 @@ use fata_hypercall::{Gfn, ShutdownReason};
 
 use crate::console::{self, Lines, write_everywhere};
 use crate::frames::FRAME_SIZE;
-use crate::memory_map::{self, MapEntry};
+use crate::memory_map::{self, HOLES_END, MapEntry};
 use crate::regions::Regions;
 use crate::start_info::{COMMAND_LINE_MAX, MEMORY_MAP_MAX, PhysicalMemory, StartInfo};
 use crate::{BootInfo, ExitStatus, memory, paging, shutdown};
@@ -120,8 +120,7 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     unsafe { memory::init(frames) };
     say_what_is_lost(&usable);
 
-    // Below 4 GiB, where everything is mapped, and below what Xen's toolstack uses for itself.
-    let window: Range<u64> = memory_map::hole(map, WINDOW_PAGES * FRAME_SIZE, 0xfc00_0000)
+    let window: Range<u64> = memory_map::hole(map, WINDOW_PAGES * FRAME_SIZE, HOLES_END)
         .ok_or("the domain has no unused addresses below 4 GiB for the shared-info page and the grant table")?;
     // SAFETY: no RAM and no device is in the hole by the memory map; it is mapped one to one, writable and cacheable,
     // for good.
