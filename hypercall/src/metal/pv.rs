@@ -36,6 +36,12 @@ pub(super) fn machine_frame(pfn: Pfn) -> Option<Gfn> {
     (frame < 1 << 40).then_some(Gfn(frame))
 }
 
+/// How many pages have memory.
+pub(super) fn pages_with_memory() -> usize {
+    let pages = 0..P2M_LEN.load(Ordering::Relaxed) as u64;
+    pages.filter(|&page| machine_frame(Pfn(page)).is_some()).count()
+}
+
 /// What the list says where the domain has no memory (`INVALID_P2M_ENTRY`).
 const NO_FRAME: u64 = u64::MAX;
 
