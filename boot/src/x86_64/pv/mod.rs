@@ -9,13 +9,13 @@ use core::ptr;
 use fata_hypercall::abi::hvm::MEMMAP_RAM;
 use fata_hypercall::abi::memory::E820Entry;
 use fata_hypercall::abi::pv;
-use fata_hypercall::metal::pv::Service;
+use fata_hypercall::metal::pv::{Service, list_address};
 use fata_hypercall::metal::{WINDOW_PAGES, Xen};
 use fata_hypercall::{Gfn, Pfn, Port};
 
 use super::{NO_MEMORY, NO_PAGE_TABLES, faults, found, image, leak, run, say_what_is_lost};
 use crate::frames::{FRAME_SIZE, Frames};
-use crate::paging::{Layout, refine};
+use crate::paging::{Layout, map_again, refine};
 use crate::pv_start_info::{COMMAND_LINE_MAX, StartInfo};
 use crate::regions::Regions;
 use crate::{BootInfo, console, memory, shutdown};
@@ -70,9 +70,15 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     };
     let mut tables = tables::Live::new(*xen, info.tables().start, &mut frames);
     refine(&mut tables, &layout).map_err(|_| NO_PAGE_TABLES)?;
+    let list_bytes = limit * size_of::<u64>() as u64;
+    let list = match limit > info.pages() {
+        true => tables.take(list_bytes).ok_or(NO_MEMORY)?,
+        false => info.frame_list().start,
+    };
+    map_again(&mut tables, list..list + list_bytes, list_address(window)).map_err(|_| NO_PAGE_TABLES)?;
     tables.finish().map_err(|_| "Xen refuses the page tables")?;
     if limit > info.pages() {
-        lengthen_list(*xen, &mut frames, &info, limit).ok_or(NO_MEMORY)?;
+        lengthen_list(*xen, &info, list, limit);
     }
     // SAFETY: the frames are usable memory, and all of it is mapped now.
     unsafe { memory::init(frames) };
@@ -108,10 +114,8 @@ fn limit(xen: Xen, pages: u64) -> u64 {
     }
 }
 
-/// Replaces the builder's list of machine frames by one that has room for `limit`.
-fn lengthen_list(xen: Xen, frames: &mut Frames<'static>, info: &StartInfo<'_>, limit: u64) -> Option<()> {
-    let bytes = limit as usize * size_of::<u64>();
-    let place = frames.alloc(bytes.div_ceil(FRAME_SIZE as usize), 1)? * FRAME_SIZE;
+/// Replaces the builder's list of machine frames by one at `place`, which has room for `limit`.
+fn lengthen_list(xen: Xen, info: &StartInfo<'_>, place: u64, limit: u64) {
     let list = ptr::with_exposed_provenance_mut::<u64>(place as usize);
     let old = ptr::with_exposed_provenance::<u64>(info.frame_list().start as usize);
     // SAFETY: just taken, mapped, and of that many words. All ones is a page without memory.
@@ -120,7 +124,6 @@ fn lengthen_list(xen: Xen, frames: &mut Frames<'static>, info: &StartInfo<'_>, l
     unsafe { list.copy_from_nonoverlapping(old, info.pages() as usize) };
     // SAFETY: a word for each page, for good, and nobody else has them.
     unsafe { xen.set_frames(list, limit as usize) };
-    Some(())
 }
 
 /// Finds the pages of the console's and xenstore's rings, which are named by machine frame, among those that the builder

@@ -42,6 +42,12 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// Takes so many bytes of memory, whole pages, the lowest that there are.
+    pub(super) fn take(&mut self, bytes: u64) -> Option<u64> {
+        let first = self.frames.alloc(bytes.div_ceil(FRAME_SIZE) as usize, 1)?;
+        Some(first * FRAME_SIZE)
+    }
+
     /// Has Xen make what is left to be changed.
     ///
     /// # Errors
@@ -132,7 +138,7 @@ impl Tables for Live<'_> {
 
     fn new_table(&mut self) -> Option<u64> {
         // Lowest first, and memory is mapped from low to high: so it is mapped as long as there is any that is.
-        let page = self.frames.alloc(1, 1)? * FRAME_SIZE;
+        let page = self.take(FRAME_SIZE)?;
         if !paging::is_mapped(self, page) {
             return None;
         }
