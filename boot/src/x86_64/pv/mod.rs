@@ -14,7 +14,7 @@ use fata_hypercall::metal::{WINDOW_PAGES, Xen};
 use fata_hypercall::{Gfn, Pfn, Port};
 
 use super::{NO_MEMORY, NO_PAGE_TABLES, faults, found, image, leak, run, say_what_is_lost};
-use crate::frames::{FRAME_SIZE, Frames};
+use crate::frames::FRAME_SIZE;
 use crate::paging::{Layout, map_again, refine};
 use crate::pv_start_info::{COMMAND_LINE_MAX, StartInfo};
 use crate::regions::Regions;
@@ -49,26 +49,22 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     // All pages are ours, but for holes where the list says so (e820_host), and what the builder made. Those that may come later
     // are in the balloon.
     let limit = limit(*xen, info.pages());
-    let end = limit * FRAME_SIZE;
+    let later = info.pages() * FRAME_SIZE..limit * FRAME_SIZE;
     let mut usable = Regions::new();
-    usable.add(FRAME_SIZE..end);
+    usable.add(FRAME_SIZE..later.end);
     usable.remove(image::whole().start..info.tables().end);
     (0..info.pages())
         .filter(|&page| xen.machine_frame(Pfn(page)).is_none())
         .for_each(|page| usable.remove(page * FRAME_SIZE..(page + 1) * FRAME_SIZE));
 
-    // SAFETY: called once; all pages of the domain are RAM, and whatever holds something is taken out. The builder has
-    // mapped what lies below the end of its tables.
-    let mut frames = unsafe { memory::frames(&usable, info.tables().end) }.ok_or(NO_MEMORY)?;
-    frames.top_into_balloon((limit - info.pages()) as usize);
     // Behind all memory; page tables for it come from its being inside the layout.
-    let window = end.next_multiple_of(2 << 20);
+    let window = later.end.next_multiple_of(2 << 20);
     let layout = Layout {
         tables: info.tables(),
         end: window + WINDOW_PAGES * FRAME_SIZE,
         ..image::layout()
     };
-    let mut tables = tables::Live::new(*xen, info.tables().start, &mut frames);
+    let mut tables = tables::Live::new(*xen, info.tables().start, &mut usable, later.start);
     refine(&mut tables, &layout).map_err(|_| NO_PAGE_TABLES)?;
     let list_bytes = limit * size_of::<u64>() as u64;
     let list = match limit > info.pages() {
@@ -80,8 +76,9 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     if limit > info.pages() {
         lengthen_list(*xen, &info, list, limit);
     }
-    // SAFETY: the frames are usable memory, and all of it is mapped now.
-    unsafe { memory::init(frames) };
+    // SAFETY: called once; all pages of the domain are RAM, what holds something is taken out, and all of it is mapped now. Those
+    // that come later lie above.
+    unsafe { memory::init(&mut usable, later) }.ok_or(NO_MEMORY)?;
     say_what_is_lost(&usable);
 
     let root = Pfn(info.tables().start / FRAME_SIZE);
