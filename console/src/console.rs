@@ -191,21 +191,17 @@ impl<H: Hypervisor> Console<H> {
                 state.output.pump(ring)?;
                 Ok((state.output.is_waiting(), state.output.backlog() < before))
             });
-            let (Some(channel), Ok((waiting, moved))) = (channel, pumped) else {
-                // There is nothing to do before `resume` brings a ring.
-                self.0.work.after(work).await;
-                woken = false;
-                continue;
-            };
+            // Without a ring there is nothing to do before `resume` brings one.
+            let (waiting, moved) = pumped.unwrap_or_default();
             self.announce();
-            if woken {
+            if let (true, Some(channel)) = (woken, &channel) {
                 channel.served(moved);
             }
             woken = poll_fn(|cx| {
                 // The daemon says each time that it has taken something. Nobody wants to know unless something waits.
-                let event = match waiting {
-                    true => channel.poll_after(events, cx),
-                    false => Poll::Pending,
+                let event = match &channel {
+                    Some(channel) if waiting => channel.poll_after(events, cx),
+                    _ => Poll::Pending,
                 };
                 any([self.0.work.poll_after(work, cx), event]).map(|()| event.is_ready())
             })
