@@ -3,6 +3,7 @@
 mod common;
 
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use common::{SECOND, boot, bytes, finish, names, whole};
 use embedded_io_async::{Read, Seek, SeekFrom, Write};
@@ -205,6 +206,7 @@ fn many_at_once_do_not_get_each_others_answers() {
 /// Futures are dropped at any moment, and everything they had is given back.
 #[test]
 fn rule_59_a_request_that_nobody_waits_for_keeps_its_tag() {
+    let told = AtomicU64::new(0);
     check(0..200, |sim| {
         let domain = sim.domain("guest");
         // Time passes while somebody works, so that some of the limits are over in the middle.
@@ -240,7 +242,11 @@ fn rule_59_a_request_that_nobody_waits_for_keeps_its_tag() {
             60 * SECOND,
         );
         assert_eq!(fids, 1, "only the root directory is left");
-        assert!(back.taken_back() > 0, "the server was told of none");
+        told.fetch_add(back.taken_back(), Relaxed);
         finish(sim, &domain, &program);
     });
+    // In one run it may be that whatever was given up had never been sent.
+    if std::env::var_os("FATA_SEED").is_none() {
+        assert!(told.into_inner() > 0, "no server was told of any");
+    }
 }

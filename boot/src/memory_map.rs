@@ -9,6 +9,12 @@ use crate::regions::Regions;
 /// Bytes in the pages that usable memory is counted in.
 const PAGE: u64 = 4096;
 
+/// Where a hole for our own use ends at the latest: below 4 GiB, where everything is mapped, and below the interrupt controllers.
+///
+/// What Xen's toolstack has put lower is in the map. It lets a large guest's RAM go up to its own tables, at 0xfc000000, so that a hole
+/// is only behind those.
+pub const HOLES_END: u64 = 0xfec0_0000;
+
 /// One line of an E820-like map, as a loader or Xen tells it. Nothing is assumed about it: lines may overlap,
 /// contradict each other, be empty, unsorted, unaligned or overflow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,6 +166,18 @@ mod tests {
             usable(&[ram(0x1000, 0x1800), ram(0x2800, 0x1800)], &Regions::new(), LIMIT).as_slice(),
             [0x1000..0x4000]
         );
+    }
+
+    /// What a PVH guest with `maxmem=5120` on Xen 4.17 is told: RAM up to the toolstack's ACPI tables, the rest above 4 GiB.
+    #[test]
+    fn rule_27_a_hole_beside_5_gib_of_xl_s() {
+        let map = [
+            ram(0, 0xfc00_0000),
+            other(0xfc00_0000, 0x9040),
+            other(0xfeff_8000, 0x8000),
+            ram(1 << 32, 0x4400_0000),
+        ];
+        assert_eq!(hole(&map, 0x20_0000, HOLES_END), Some(0xfc20_0000..0xfc40_0000));
     }
 
     #[test]

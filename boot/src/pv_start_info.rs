@@ -30,8 +30,8 @@ impl<'a> StartInfo<'a> {
     ///
     /// # Errors
     /// [`BadMagic`](StartInfoError::BadMagic); [`BadLayout`](StartInfoError::BadLayout) if the page tables, or the list of
-    /// machine frames, are not whole pages or words within the domain's memory, the image, the list and the tables one behind the
-    /// other.
+    /// machine frames, do not begin with a page (who saves or dumps the domain reads the list page by page) or are not within the
+    /// domain's memory, the image, the list and the tables one behind the other.
     pub fn new(raw: &'a pv::StartInfo, image_end: u64) -> Result<Self, StartInfoError> {
         if !raw.magic.starts_with(pv::START_MAGIC) {
             return Err(StartInfoError::BadMagic);
@@ -45,7 +45,7 @@ impl<'a> StartInfo<'a> {
                 && list_end <= raw.pt_base
                 && raw.pt_base < tables_end
                 && tables_end <= pages * PAGE;
-            let aligned = raw.pt_base.is_multiple_of(PAGE) && raw.mfn_list.is_multiple_of(size_of::<u64>() as u64);
+            let aligned = raw.pt_base.is_multiple_of(PAGE) && raw.mfn_list.is_multiple_of(PAGE);
             (in_order && aligned).then_some(Self { raw, tables_end })
         };
         checked().ok_or(StartInfoError::BadLayout)
@@ -172,10 +172,10 @@ mod tests {
         assert_eq!(refused(|raw| raw.magic[4] = b'4'), Some(StartInfoError::BadMagic));
         let changes: [Change; 13] = [
             |raw| raw.mfn_list = 0,
-            |raw| raw.mfn_list = IMAGE_END / 8 * 8,
-            |raw| raw.mfn_list += 4,
-            |raw| raw.mfn_list = raw.pt_base - 8,
-            |raw| raw.mfn_list = u64::MAX - 7,
+            |raw| raw.mfn_list = IMAGE_END / PAGE * PAGE,
+            |raw| raw.mfn_list += 8,
+            |raw| raw.mfn_list = raw.pt_base - PAGE,
+            |raw| raw.mfn_list = u64::MAX - 4095,
             |raw| raw.nr_pages = 0,
             |raw| raw.nr_pages = 0x14b,
             |raw| raw.nr_pages = u64::MAX,
@@ -203,7 +203,7 @@ mod tests {
             raw.magic = xl_guest().magic;
             if let Some([pages, list, base, tables]) = near {
                 raw.nr_pages = pages.into();
-                raw.mfn_list = 0x12_0000 + u64::from(list) * 8;
+                raw.mfn_list = 0x12_0000 + u64::from(list % 1024) * PAGE;
                 raw.pt_base = u64::from(base) * PAGE;
                 raw.nr_pt_frames = u64::from(tables % 64);
             }

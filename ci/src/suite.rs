@@ -13,6 +13,7 @@ mod input;
 mod life;
 mod limits;
 mod measure;
+mod memory;
 mod network;
 mod p9;
 mod ports;
@@ -101,6 +102,7 @@ fn tests() -> impl Iterator<Item = Test> {
         debug::CORES,
         pv::TESTS,
         pv::TESTS_OF_BOTH,
+        memory::TESTS,
         vchan::TESTS,
         p9::TESTS,
         measure::TESTS,

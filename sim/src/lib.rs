@@ -69,7 +69,8 @@
 //! | have events come late, twice, or without a cause | [`Domain::set_event_faults`], [`Sim::spurious_events`] |
 //! | save and restore a domain, or only copy it | [`Sim::suspend`] |
 //! | have xenstored pause, refuse commits, repeat events | [`Store::set_stopped`], [`Store::set_faults`] |
-//! | kill a driver domain, start it anew, have it hang | [`Netback::crash`], [`restart`](Netback::restart), [`set_silent`](Netback::set_silent) |
+//! | kill a driver domain, start it anew, have it hang | [`Backend::crash`], [`restart`](Backend::restart), [`set_silent`](Backend::set_silent) |
+//! | take a device away, or give it another backend | [`Sim::remove_device`], [`forget_device`](Sim::forget_device), [`move_device`](Sim::move_device) |
 //! | share a directory, and look at it from the host | [`Sim::add_share`] |
 //! | have a backend break the rules | [`Netback::set_malice`], [`P9Back::set_malice`] |
 //! | see that no memory is shown to anybody by mistake | [`Domain::watch_for_poison`], [`PoisonHeap`] |
@@ -88,6 +89,7 @@
 //! Several vCPUs, the FIFO event ABI, grant table version 2. A domain that calls
 //! [`poll`](fata_hypercall::Hypervisor::poll) twice in one turn does not wait in between: nobody else can run then.
 
+mod backend;
 mod canary;
 mod check;
 mod clock;
@@ -113,6 +115,7 @@ mod store;
 mod toolstack;
 pub mod wire;
 
+pub use backend::{Backend, Driver, XenbusState};
 pub use canary::find_poison;
 pub use check::check;
 pub use consoled::Consoled;
@@ -123,10 +126,10 @@ pub use grants::{Access, Mapping};
 pub use heap::PoisonHeap;
 pub use leaks::Leaks;
 pub use memory::POISON;
-pub use netback::Netback;
-pub use p9back::{P9Back, P9Config, P9Trick};
+pub use netback::{Netback, VifConfig};
+pub use p9back::{P9Back, P9Config, P9Driver, P9Trick};
 pub use ports::PortState;
 pub use rng::Rng;
 pub use sim::{Next, Sim, Waker};
 pub use store::{Operation, Perm, Quota, Store, StoreFaults, StoreWatch};
-pub use toolstack::{ShutdownRequest, VifConfig};
+pub use toolstack::ShutdownRequest;

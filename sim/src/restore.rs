@@ -67,9 +67,9 @@ impl Sim {
         };
         self.store.release(&self.dom0, old);
         let _ = self.store.remove(&domain_path(old));
-        for kind in ["vif", "9pfs"] {
-            let back = format!("{}/backend/{kind}/{}", domain_path(DomId::DOM0), old.0);
-            let _ = self.store.remove(&back);
+        let backends = format!("{}/backend", domain_path(DomId::DOM0));
+        for kind in self.store.list(&backends) {
+            let _ = self.store.remove(&format!("{backends}/{kind}/{}", old.0));
         }
         let Some(state) = self.machine.domain(new) else { return };
         let domain = Domain {

@@ -1,4 +1,4 @@
-//! What libxl does: it makes domains, their devices, and their end.
+//! What libxl does: it makes domains, and their end. Devices are made in [`backend`](crate::backend).
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,7 +12,6 @@ use fata_hypercall::{DomId, Gfn, GrantRef, Port};
 use crate::clock::write_wall_clock;
 use crate::domain::{Domain, DomainConfig, DomainState, ServiceRun};
 use crate::memory::Run;
-use crate::netback::{self, Netback};
 use crate::ports::PortState;
 use crate::sim::Sim;
 use crate::store::{Perm, domain_path, prepare};
@@ -41,30 +40,6 @@ impl fmt::Display for ShutdownRequest {
             Self::PowerOff => "poweroff",
             Self::Reboot => "reboot",
         })
-    }
-}
-
-/// A network device as an `xl` configuration describes it, and how its backend behaves.
-#[derive(Clone, Debug)]
-pub struct VifConfig {
-    /// Hardware address of the guest's side; `None`: one in Xen's range, from the domain's and the device's number.
-    pub mac: Option<[u8; 6]>,
-    /// The bridge that the backend is plugged into.
-    pub bridge: String,
-    /// Largest packet without the Ethernet header.
-    pub mtu: u16,
-    /// What the backend offers and how it fills buffers.
-    pub backend: netback::Behaviour,
-}
-
-impl Default for VifConfig {
-    fn default() -> Self {
-        Self {
-            mac: None,
-            bridge: "xenbr0".to_owned(),
-            mtu: 1500,
-            backend: netback::Behaviour::default(),
-        }
     }
 }
 
@@ -146,92 +121,6 @@ impl Sim {
     #[must_use]
     pub fn bridge(&self, name: &str) -> Switch {
         self.bridges.borrow_mut().entry(name.to_owned()).or_default().clone()
-    }
-
-    /// Adds a network device to a domain, with the nodes that libxl writes, and starts its backend.
-    #[must_use = "the handle is how a test looks at the backend"]
-    pub fn add_vif(&self, domain: &Domain, config: VifConfig) -> Netback {
-        let id = domain.id();
-        let front_dir = format!("{}/device/vif", domain_path(id));
-        let index = (0..)
-            .find(|index| self.store.read(&format!("{front_dir}/{index}")).is_none())
-            .unwrap_or(0);
-        let [high, low] = id.0.to_be_bytes();
-        let mac = config.mac.unwrap_or([0x00, 0x16, 0x3e, high, low, index as u8]);
-        let config = VifConfig {
-            mac: Some(mac),
-            ..config
-        };
-        let (front, back) = self.write_vif_nodes(id, index, &config);
-        let vif = Netback::start(self, domain, front, back, &config);
-        self.when_restored(domain, {
-            let (vif, domain) = (vif.clone(), domain.clone());
-            move |sim: &Self| {
-                if !vif.is_stopped() {
-                    let (front, back) = sim.write_vif_nodes(domain.id(), index, &config);
-                    vif.move_to(domain.id(), front, back);
-                }
-            }
-        });
-        vif
-    }
-
-    /// The nodes that libxl makes for a network device: where its ends are.
-    fn write_vif_nodes(&self, id: DomId, index: u32, config: &VifConfig) -> (String, String) {
-        let front = format!("{}/device/vif/{index}", domain_path(id));
-        let back = format!("{}/backend/vif/{}/{index}", domain_path(DomId::DOM0), id.0);
-        let mac = config.mac.unwrap_or_default();
-        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-        let front_perms = [Perm::none(id), Perm::read(DomId::DOM0)];
-        let back_perms = [Perm::none(DomId::DOM0), Perm::read(id)];
-        let (id_text, index_text, mtu) = (id.0.to_string(), index.to_string(), config.mtu.to_string());
-
-        self.node(&back, "", &back_perms);
-        for (key, value) in [
-            ("frontend", front.as_str()),
-            ("frontend-id", &id_text),
-            ("online", "1"),
-            ("script", "/etc/xen/scripts/vif-bridge"),
-            ("mac", &mac),
-            ("bridge", &config.bridge),
-            ("handle", &index_text),
-            ("type", "vif"),
-            ("mtu", &mtu),
-            ("hotplug-status", "connected"),
-            ("state", "1"),
-        ] {
-            self.node(&format!("{back}/{key}"), value, &back_perms);
-        }
-        self.node(&front, "", &front_perms);
-        for (key, value) in [
-            ("backend", back.as_str()),
-            ("backend-id", "0"),
-            ("handle", &index_text),
-            ("mac", &mac),
-            ("mtu", &mtu),
-            ("trusted", "1"),
-            ("state", "1"),
-        ] {
-            self.node(&format!("{front}/{key}"), value, &front_perms);
-        }
-        (front, back)
-    }
-
-    /// `xl network-detach`: asks the frontend to close and takes the device away when it has, or after `limit`.
-    pub fn remove_vif(&self, vif: &Netback, limit: Duration) -> bool {
-        vif.expect_leave();
-        let _ = self.store.write(&format!("{}/online", vif.backend_path()), "0");
-        let _ = self.store.write(&format!("{}/state", vif.backend_path()), "5");
-        let closed = self.try_run_until(|| vif.is_closed(), limit);
-        self.forget_vif(vif);
-        closed
-    }
-
-    /// Removes a device's nodes at once, as a toolstack in a hurry does.
-    pub fn forget_vif(&self, vif: &Netback) {
-        vif.stop();
-        let _ = self.store.remove(&vif.frontend_path());
-        let _ = self.store.remove(&vif.backend_path());
     }
 
     /// `xl shutdown` and its relatives.

@@ -14,7 +14,7 @@ use fata_hypercall::{Gfn, ShutdownReason};
 
 use crate::console::{self, Lines, write_everywhere};
 use crate::frames::FRAME_SIZE;
-use crate::memory_map::{self, MapEntry};
+use crate::memory_map::{self, HOLES_END, MapEntry};
 use crate::regions::Regions;
 use crate::start_info::{COMMAND_LINE_MAX, MEMORY_MAP_MAX, PhysicalMemory, StartInfo};
 use crate::{BootInfo, ExitStatus, memory, paging, shutdown};
@@ -75,7 +75,7 @@ extern "C" fn start(start_info: u64) -> ! {
     let xen = leak(xen);
     shutdown::found_xen(*xen);
     console::log_to_debug_port();
-    console::find_ring(xen);
+    console::use_ring(xen);
     run(boot(xen, start_info))
 }
 
@@ -112,16 +112,14 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     let map = memory_map(*xen, &info, &mut map);
     let mut reserved = info.reserved();
     reserved.add(image::whole());
-    let usable = memory_map::usable(map, &reserved, ADDRESS_LIMIT);
-    // SAFETY: called once; the map calls it RAM, and neither the image nor the loader's structures are in it.
-    let mut frames = unsafe { memory::frames(&usable, MAPPED_AT_ENTRY) }.ok_or(NO_MEMORY)?;
-    protect(&mut tables::Live(&mut frames), &usable).map_err(|_| NO_PAGE_TABLES)?;
-    // SAFETY: the frames are usable memory, and all of it is mapped now.
-    unsafe { memory::init(frames) };
+    let mut usable = memory_map::usable(map, &reserved, ADDRESS_LIMIT);
+    protect(&mut usable).map_err(|_| NO_PAGE_TABLES)?;
+    // SAFETY: called once; the map calls it RAM, neither the image nor the loader's structures are in it, and all of it is mapped
+    // now.
+    unsafe { memory::init(&mut usable, u64::MAX..u64::MAX) }.ok_or(NO_MEMORY)?;
     say_what_is_lost(&usable);
 
-    // Below 4 GiB, where everything is mapped, and below what Xen's toolstack uses for itself.
-    let window: Range<u64> = memory_map::hole(map, WINDOW_PAGES * FRAME_SIZE, 0xfc00_0000)
+    let window: Range<u64> = memory_map::hole(map, WINDOW_PAGES * FRAME_SIZE, HOLES_END)
         .ok_or("the domain has no unused addresses below 4 GiB for the shared-info page and the grant table")?;
     // SAFETY: no RAM and no device is in the hole by the memory map; it is mapped one to one, writable and cacheable,
     // for good.
@@ -135,11 +133,13 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     Ok(found(*xen, command_line, info.is_initial_domain()))
 }
 
-/// Maps what of `usable` is not mapped yet, and puts the final protection on all of it.
-fn protect(tables: &mut tables::Live<'_>, usable: &Regions) -> Result<(), paging::NoMemory> {
-    paging::refine(tables, &image::layout())?;
-    for range in usable.as_slice().iter().filter(|range| range.end > MAPPED_AT_ENTRY) {
-        paging::map(tables, range.clone())?;
+/// Maps what of `usable` is not mapped yet, and puts the final protection on all of it. The tables are taken from its low end.
+fn protect(usable: &mut Regions) -> Result<(), paging::NoMemory> {
+    paging::refine(&mut tables::Live(usable), &image::layout())?;
+    let mut mapped = MAPPED_AT_ENTRY;
+    while let Some(range) = usable.as_slice().iter().find(|range| range.end > mapped).cloned() {
+        mapped = range.end;
+        paging::map(&mut tables::Live(usable), range)?;
     }
     tables::flush();
     Ok(())

@@ -98,13 +98,13 @@ pub(super) fn twenty_times_to_the_floor_under_load(bench: &Bench<'_>) -> Result<
 
 /// What the guest says that it has, in bytes.
 #[derive(Debug)]
-struct Memory {
-    total: f64,
-    free: f64,
-    ballooned: f64,
+pub(super) struct Memory {
+    pub(super) total: f64,
+    pub(super) free: f64,
+    pub(super) ballooned: f64,
 }
 
-fn memory(bench: &Bench<'_>, http: &Running<'_>) -> Result<Memory, Failure> {
+pub(super) fn memory(bench: &Bench<'_>, http: &Running<'_>) -> Result<Memory, Failure> {
     let text = bench.dom0(&format!("curl -sS --fail http://{}/stats", http.v4))?;
     let stats: Value = serde_json::from_str(&text).map_err(|error| Failure::Wrong(format!("{error}: {text}")))?;
     let number = |name: &str| stats["memory"][name].as_f64().unwrap_or(-1.0);
@@ -116,7 +116,7 @@ fn memory(bench: &Bench<'_>, http: &Running<'_>) -> Result<Memory, Failure> {
 }
 
 /// Sets the target, and waits until Xen's books show it.
-fn set(bench: &Bench<'_>, guest: &Running<'_>, mib: u32) -> Result<(), Failure> {
+pub(super) fn set(bench: &Bench<'_>, guest: &Running<'_>, mib: u32) -> Result<(), Failure> {
     let name = &guest.name;
     bench.dom0(&format!(
         "xl mem-set {name} {mib}m; n=0; until test $(xl list {name} | awk 'END {{ print $3 }}') -eq {mib}; \

@@ -59,6 +59,8 @@ pub(super) const TESTS_OF_BOTH: &[Test] = &as_pv![
     devices::a_download_survives_another_interface,
     devices::netback_is_loaded_anew_under_a_server,
     balloon::it_shrinks_and_grows,
+    devices::a_hundred_interfaces_leave_nothing_behind,
+    balloon::twenty_times_to_the_floor_under_load,
     balloon::it_starts_small_and_grows_to_its_maximum,
     input::an_unknown_argument_is_named,
     input::a_malformed_argument_is_named,

@@ -63,6 +63,11 @@ impl Ram for Heap {
     }
 
     #[cfg(feature = "balloon")]
+    fn pages_with_memory(&self) -> Option<usize> {
+        self.0.pages_with_memory()
+    }
+
+    #[cfg(feature = "balloon")]
     fn inflate(&self, pages: usize) -> usize {
         fata_boot::memory::inflate(self.0, pages)
     }

@@ -2,7 +2,8 @@
 //!
 //! `xl mem-set` writes a target to `memory/target`; `memory/static-max` is what the domain would have without a balloon (both in
 //! KiB, xen:docs/misc/xenstore-paths.pandoc). The difference belongs in the balloon. Where a domain starts with less than its
-//! maximum it has to be there before the memory is touched: Xen has nothing behind it.
+//! maximum it has to be there before the memory is touched: Xen has nothing behind it. That is so under PVH. A PV guest knows
+//! which of its pages have memory, and may have places for less than its maximum.
 //!
 //! Only free memory goes, and [`reserve`] of it stays. What is in the balloon is not there for the program: an allocation that
 //! finds nothing else fails, for the target is the administrator's wish and not ours to correct.
@@ -66,16 +67,28 @@ pub(super) async fn start(client: &Client, handle: &Handle, ram: &Rc<dyn Ram>) -
         .await
         .ok()?
         .ok()?;
-    let [whole, target] = [0, 1].map(|at| parse(values.get(at)?.as_deref()?));
+    let [maximum, target] = [0, 1].map(|at| parse(values.get(at)?.as_deref()?));
+    let (maximum, target) = (maximum?, target?);
     let balloon = Balloon {
         ram: Rc::clone(ram),
-        whole: whole?,
-        target: target?,
+        whole: whole(&**ram, maximum, target),
+        target,
     };
     while balloon.step() == Step::Moved {
         yield_now().await;
     }
     Some(handle.spawn(balloon.follow(client.clone(), handle.clone(), watch)))
+}
+
+/// What the domain would have with an empty balloon, in KiB, if at the start its maximum and its target are these.
+fn whole(ram: &dyn Ram, maximum: u64, target: u64) -> u64 {
+    let Some(pages) = ram.pages_with_memory() else {
+        return maximum;
+    };
+    // Usually the two are one. A pv-shim keeps some of the target for itself; a target that was lowered before we looked is to be
+    // followed, and so is one that was raised.
+    let has = target.max(pages as u64 * 4);
+    maximum.min(has + ram.memory().ballooned as u64 / 1024)
 }
 
 impl Balloon {
@@ -140,4 +153,88 @@ impl Balloon {
 
 fn parse(kib: &[u8]) -> Option<u64> {
     decimal::parse(kib, 0..=u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+
+    /// A PV guest's memory: pages that are there, and places for more.
+    struct Pages {
+        there: Cell<usize>,
+        ballooned: Cell<usize>,
+    }
+
+    impl Ram for Pages {
+        fn memory(&self) -> Memory {
+            Memory {
+                total: self.there.get() * PAGE,
+                used: 0,
+                ballooned: self.ballooned.get() * PAGE,
+            }
+        }
+
+        fn pages_with_memory(&self) -> Option<usize> {
+            Some(self.there.get())
+        }
+
+        fn inflate(&self, pages: usize) -> usize {
+            self.there.update(|there| there - pages);
+            self.ballooned.update(|ballooned| ballooned + pages);
+            pages
+        }
+
+        fn deflate(&self, pages: usize) -> usize {
+            let pages = pages.min(self.ballooned.get());
+            self.there.update(|there| there + pages);
+            self.ballooned.update(|ballooned| ballooned - pages);
+            pages
+        }
+    }
+
+    const MIB: u64 = 1024;
+
+    fn pages(there: u64, ballooned: u64) -> Rc<Pages> {
+        let pages = |mib| Cell::new(mib as usize * 256);
+        Rc::new(Pages {
+            there: pages(there),
+            ballooned: pages(ballooned),
+        })
+    }
+
+    #[test]
+    fn the_difference_that_a_pv_guest_has_no_places_for_does_not_count() {
+        let ram = pages(8, 248);
+        let whole = whole(&*ram, 1024 * MIB, 8 * MIB);
+        assert_eq!(whole, 256 * MIB);
+        let balloon = |mib| Balloon {
+            ram: Rc::clone(&ram) as Rc<dyn Ram>,
+            whole,
+            target: mib * MIB,
+        };
+        assert_eq!(balloon(8).step(), Step::There);
+        assert_eq!(balloon(100).step(), Step::Moved);
+        assert_eq!(ram.there.get(), 100 * 256);
+        assert_eq!(balloon(512).step(), Step::Moved);
+        assert_eq!(balloon(512).step(), Step::There, "more than there is room for");
+        assert_eq!(balloon(6).step(), Step::Moved);
+        assert_eq!(ram.there.get(), 6 * 256);
+    }
+
+    #[test]
+    fn a_pv_guest_goes_by_what_it_has() {
+        let whole =
+            |there, ballooned, maximum, target| whole(&*pages(there, ballooned), maximum * MIB, target * MIB) / MIB;
+        assert_eq!(whole(16, 0, 64, 16), 16, "e820_host");
+        assert_eq!(whole(16, 48, 64, 16), 64);
+        assert_eq!(whole(16, 48, 64, 12), 64, "lowered already");
+        assert_eq!(whole(16, 48, 64, 40), 64, "raised already");
+        assert_eq!(whole(42, 0, 64, 64), 64, "pv-shim");
+    }
+
+    #[test]
+    fn a_pvh_guest_goes_by_what_the_toolstack_says() {
+        assert_eq!(whole(&Memory::default, 64 * MIB, 16 * MIB), 64 * MIB);
+    }
 }

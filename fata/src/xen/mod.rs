@@ -67,6 +67,12 @@ pub trait Ram {
     /// What of it is used for what.
     fn memory(&self) -> Memory;
 
+    /// How many pages have memory, if the boot code can tell: then whatever has none is in the balloon already.
+    #[cfg(feature = "balloon")]
+    fn pages_with_memory(&self) -> Option<usize> {
+        None
+    }
+
     /// Gives up to so many free pages to Xen, and says how many: 0 only if none can go; there may be more where some went.
     #[cfg(feature = "balloon")]
     fn inflate(&self, pages: usize) -> usize;

@@ -13,6 +13,12 @@ use crate::abi::{memory, nr};
 use crate::{DomId, Gfn, Pfn};
 
 impl Xen {
+    /// How many pages of ours have memory, by a PV guest's list of machine frames. `None` under PVH, where nobody tells.
+    #[must_use]
+    pub fn pages_with_memory(self) -> Option<usize> {
+        is_pv().then(pv::pages_with_memory)
+    }
+
     /// Gives pages to Xen (`XENMEM_decrease_reservation`), [`EXTENTS`] at the most. Says how many it took, from the first
     /// on. Xen does not clear them before others get them.
     ///

@@ -1,15 +1,15 @@
-//! A connected vif: two rings, two ports, and the packets on their way.
+//! A connected vif: two rings, one event channel or two, and the packets on their way.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use fata_hypercall::{DomId, GrantRef, Port, SystemTime};
+use fata_hypercall::{DomId, GrantRef, SystemTime};
 
 use super::ring::Ring;
 use super::tx::{self, Groups, Pending, Taken};
 use super::{Behaviour, Checksums, Stats, rx};
+use crate::backend::Line;
 use crate::domain::Domain;
 use crate::grants::Mapping;
-use crate::ports::PortState;
 use crate::wire::{Checksum, GsoKind, Packet, Plug};
 
 /// Packets that wait for the guest's buffers before new ones are dropped.
@@ -25,8 +25,9 @@ pub(super) struct Link {
     pub(super) guest: DomId,
     pub(super) tx: Ring,
     pub(super) rx: Ring,
-    pub(super) tx_port: Port,
-    pub(super) rx_port: Port,
+    tx_line: Line,
+    /// `None`: one is for both rings.
+    rx_line: Option<Line>,
     /// Requests may be there; looked at only after an event or a final check that found some.
     tx_awake: bool,
     /// The guest has too few buffers and will send an event.
@@ -55,14 +56,19 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(dom0: Domain, guest: DomId, tx: Ring, rx: Ring, tx_port: Port, rx_port: Port) -> Self {
+    pub(super) fn new(
+        dom0: Domain,
+        guest: DomId,
+        (tx, tx_line): (Ring, Line),
+        (rx, rx_line): (Ring, Option<Line>),
+    ) -> Self {
         Self {
             dom0,
             guest,
             tx,
             rx,
-            tx_port,
-            rx_port,
+            tx_line,
+            rx_line,
             tx_awake: true,
             rx_waiting: false,
             pending: VecDeque::new(),
@@ -89,11 +95,11 @@ impl Link {
 
     /// One small piece of work. False: there is none.
     pub(super) fn step(&mut self, plug: &Plug, behaviour: &Behaviour, stats: &mut Stats) -> bool {
-        if self.dom0.take_pending(self.tx_port) {
+        if self.tx_line.take_event() {
             self.tx_awake = true;
-            self.rx_waiting &= self.tx_port != self.rx_port;
+            self.rx_waiting &= self.rx_line.is_some();
         }
-        if self.rx_port != self.tx_port && self.dom0.take_pending(self.rx_port) {
+        if self.rx_line.as_ref().is_some_and(Line::take_event) {
             self.rx_waiting = false;
         }
         if self.disabled {
@@ -121,27 +127,29 @@ impl Link {
 
     /// What waits for somebody who sleeps, while all sleep.
     pub(super) fn due(&self) -> Option<&'static str> {
-        let guest = self.dom0.machine.domain(self.guest)?;
-        let told = |port| self.dom0.state.is_pending(port);
-        if self.disabled || self.lenient || guest.sleep.get().is_none() {
+        if self.disabled || self.lenient {
             return None;
         }
-        if !self.tx_awake && self.tx.unconsumed() > 0 && !told(self.tx_port) {
+        if !self.tx_awake && self.tx.unconsumed() > 0 && !self.tx_line.has_event() {
             return Some("the guest has sent and not notified");
         }
-        if self.rx_waiting && self.rx.unconsumed() > 0 && self.rx.has_requests_to_tell() && !told(self.rx_port) {
+        let (rx, rx_line) = (&self.rx, self.rx_line());
+        if self.rx_waiting && rx.unconsumed() > 0 && rx.has_requests_to_tell() && !rx_line.has_event() {
             return Some("the guest has posted buffers and not notified");
         }
-        let peer = match self.dom0.port_state(self.rx_port) {
-            Some(PortState::Interdomain { port, .. }) => port,
-            _ => return None,
-        };
-        (self.rx.has_news() && !guest.is_pending(peer)).then_some("the guest sleeps over received packets")
+        (rx.has_news() && rx_line.is_quiet()).then_some("the guest sleeps over received packets")
     }
 
-    fn notify(&self, port: Port, stats: &mut Stats) {
-        stats.notifications += 1;
-        let _ = self.dom0.machine.send(&self.dom0.state, port);
+    pub(super) fn rx_line(&self) -> &Line {
+        self.rx_line.as_ref().unwrap_or(&self.tx_line)
+    }
+
+    /// Events without a cause.
+    pub(super) fn storm(&self, events: u64) {
+        for _ in 0..events {
+            self.rx_line().notify();
+            self.tx_line.notify();
+        }
     }
 
     // From the guest
@@ -206,7 +214,8 @@ impl Link {
 
     fn publish_tx(&self, stats: &mut Stats) {
         if self.tx.publish() {
-            self.notify(self.tx_port, stats);
+            stats.notifications += 1;
+            self.tx_line.notify();
         }
     }
 
@@ -302,7 +311,8 @@ impl Link {
             Err(why) => self.accuse(&why),
         }
         if self.rx.publish() {
-            self.notify(self.rx_port, stats);
+            stats.notifications += 1;
+            self.rx_line().notify();
         }
         true
     }
@@ -322,12 +332,4 @@ fn is_for_other_group(frame: &[u8], groups: &Groups) -> bool {
         return false;
     };
     to[0] & 1 != 0 && *to != [0xff; 6] && !groups.contains(to)
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        for port in [self.tx_port, self.rx_port] {
-            let _ = self.dom0.machine.close(&self.dom0.state, port);
-        }
-    }
 }

@@ -1,12 +1,9 @@
 //! A backend that does what no backend may do, in the middle of honest work.
 
-use std::fmt;
-
 use fata_hypercall::{GrantRef, PAGE_SIZE};
 
 use super::link::Link;
 use super::ring::{Header, Ring, SIZE};
-use crate::domain::Domain;
 use crate::grants::Access;
 
 /// One way to break the rules.
@@ -66,53 +63,8 @@ impl Trick {
     ];
 }
 
-/// How often a backend breaks the rules, and how.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Malice {
-    /// Once in so many steps; 0: never.
-    pub one_in: u64,
-    /// Out of these, by chance.
-    pub tricks: &'static [Trick],
-}
-
-impl Malice {
-    /// An honest backend.
-    pub const NONE: Self = Self { one_in: 0, tricks: &[] };
-
-    /// The next step's trick, if there is one.
-    pub(super) fn choose(self, dom0: &Domain) -> Option<Trick> {
-        if self.tricks.is_empty() || !dom0.machine.one_in(self.one_in) {
-            return None;
-        }
-        let index = dom0.machine.below(self.tricks.len() as u64);
-        self.tricks.get(index as usize).copied()
-    }
-}
-
-impl fmt::Debug for Malice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.one_in {
-            0 => f.write_str("honest"),
-            n => write!(f, "1 in {n} of {:?}", self.tricks),
-        }
-    }
-}
-
-/// Any value for a key in the store: what a parser may not expect.
-pub(super) fn junk(dom0: &Domain) -> Vec<u8> {
-    let machine = &dom0.machine;
-    let any = |len: u64| (0..len).map(|_| machine.below(256) as u8).collect();
-    match machine.below(8) {
-        0 => Vec::new(),
-        1 => any(1 + machine.below(8)),
-        2 => any(2048),
-        3 => b"-1".to_vec(),
-        4 => b"18446744073709551616".to_vec(),
-        5 => b"1 ".to_vec(),
-        6 => b"00:16:3e:00:00:0g".to_vec(),
-        _ => machine.below(10).to_string().into_bytes(),
-    }
-}
+/// How often a network backend breaks the rules, and how.
+pub type Malice = crate::backend::Malice<Trick>;
 
 impl Link {
     /// Does it, as far as it concerns rings and grants. The guest is told of it.
@@ -217,16 +169,10 @@ impl Link {
                     machine.violation(format!("netback wrote to {guest}'s transmit buffer {reference}"));
                 }
             }
-            Trick::EventStorm => {
-                for _ in 0..1 + below(100) {
-                    for port in [self.rx_port, self.tx_port] {
-                        let _ = machine.send(&dom0.state, port);
-                    }
-                }
-            }
+            Trick::EventStorm => self.storm(1 + below(100)),
             Trick::JunkKey | Trick::JunkState => {}
         }
-        let _ = machine.send(&dom0.state, self.rx_port);
+        self.rx_line().notify();
     }
 
     /// The reference of a receive request that was posted, if the ring is as the guest left it.

@@ -1,55 +1,43 @@
 //! A network backend that behaves as Linux's netback does: xenbus handshake, rings through grants, the same limits,
 //! the same discipline of notifications. A frontend that forgets a final check hangs here as it would there.
 
+mod driver;
 mod link;
 mod malice;
 mod ring;
 mod rx;
 mod tx;
-mod xenbus;
 
-use std::cell::RefCell;
-use std::fmt;
-use std::rc::Rc;
+use std::time::Duration;
 
-use fata_hypercall::{DomId, PAGE_SIZE};
+use fata_hypercall::PAGE_SIZE;
 
+use crate::backend::Backend;
 use crate::domain::Domain;
-use crate::sim::{Sim, Waker};
-use crate::toolstack::VifConfig;
+use crate::sim::Sim;
+pub use driver::NetDriver;
 pub use malice::{Malice, Trick};
-use xenbus::Backend;
 
-/// States of a device's end (xen/include/public/io/xenbus.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum XenbusState {
-    /// No state, or no node.
-    Unknown = 0,
-    /// Just made.
-    Initialising = 1,
-    /// The backend waits for the frontend.
-    InitWait = 2,
-    /// The frontend has written its keys.
-    Initialised = 3,
-    /// In use.
-    Connected = 4,
-    /// On the way to the end.
-    Closing = 5,
-    /// The end, or a pause.
-    Closed = 6,
+/// A network device as an `xl` configuration describes it, and how its backend behaves.
+#[derive(Clone, Debug)]
+pub struct VifConfig {
+    /// Hardware address of the guest's side; `None`: one in Xen's range, from the domain's and the device's number.
+    pub mac: Option<[u8; 6]>,
+    /// The bridge that the backend is plugged into.
+    pub bridge: String,
+    /// Largest packet without the Ethernet header.
+    pub mtu: u16,
+    /// What the backend offers and how it fills buffers.
+    pub backend: Behaviour,
 }
 
-impl XenbusState {
-    pub(crate) fn parse(text: &str) -> Self {
-        match text {
-            "1" => Self::Initialising,
-            "2" => Self::InitWait,
-            "3" => Self::Initialised,
-            "4" => Self::Connected,
-            "5" => Self::Closing,
-            "6" => Self::Closed,
-            _ => Self::Unknown,
+impl Default for VifConfig {
+    fn default() -> Self {
+        Self {
+            mac: None,
+            bridge: "xenbr0".to_owned(),
+            mtu: 1500,
+            backend: Behaviour::default(),
         }
     }
 }
@@ -151,136 +139,57 @@ pub struct Stats {
     pub tricks: u64,
 }
 
-/// The backend of one vif. Clones are the same backend.
-#[derive(Clone)]
-pub struct Netback {
-    backend: Rc<RefCell<Backend>>,
-    waker: Waker,
+/// The backend of one vif.
+pub type Netback = Backend<NetDriver>;
+
+impl Sim {
+    /// Adds a network device to a domain, with the nodes that libxl writes, and starts its backend.
+    #[must_use = "the handle is how a test looks at the backend"]
+    pub fn add_vif(&self, domain: &Domain, config: VifConfig) -> Netback {
+        self.add_device(domain, |index, waker| {
+            let plug = self.bridge(&config.bridge).plug(waker);
+            let [high, low] = domain.id().0.to_be_bytes();
+            let mac = config.mac.or(Some([0x00, 0x16, 0x3e, high, low, index as u8]));
+            NetDriver::new(VifConfig { mac, ..config }, plug)
+        })
+    }
+
+    /// `xl network-detach`: asks the frontend to close and takes the device away when it has, or after `limit`.
+    pub fn remove_vif(&self, vif: &Netback, limit: Duration) -> bool {
+        self.remove_device(vif, limit)
+    }
+
+    /// Removes a device's nodes at once, as a toolstack in a hurry does.
+    pub fn forget_vif(&self, vif: &Netback) {
+        self.forget_device(vif);
+    }
 }
 
 impl Netback {
-    pub(crate) fn start(sim: &Sim, guest: &Domain, front: String, back: String, config: &VifConfig) -> Self {
-        let mut made = None;
-        let waker = sim.add_service(&format!("netback for {}", guest.id()), |waker| {
-            let plug = sim.bridge(&config.bridge).plug(&waker);
-            let backend = Backend::new(sim, guest.id(), front, back, config.backend, plug, waker);
-            let backend = Rc::new(RefCell::new(backend));
-            made = Some(Rc::clone(&backend));
-            move || backend.borrow_mut().step()
-        });
-        let backend = made.expect("made above");
-        sim.stalls.watch({
-            let backend = Rc::clone(&backend);
-            move || backend.borrow().due()
-        });
-        Self { backend, waker }
-    }
-
-    /// The guest was restored: the same device has a new backend, which knows nothing of the old one.
-    pub(crate) fn move_to(&self, guest: DomId, front: String, back: String) {
-        self.backend.borrow_mut().move_to(guest, front, back);
-        self.waker.wake();
-    }
-
-    /// The device was taken away.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.backend.borrow().is_stopped()
-    }
-
-    /// The backend's own state.
-    #[must_use]
-    pub fn state(&self) -> XenbusState {
-        self.backend.borrow().state()
-    }
-
-    /// Both ends are connected.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.state() == XenbusState::Connected
-    }
-
-    /// The rings are gone.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.state() == XenbusState::Closed
-    }
-
     /// What went through.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.backend.borrow().stats()
+        self.driver().stats
     }
 
     /// Changes what it offers, from its next [start](Self::restart) on, and all else at once.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
-        self.backend.borrow_mut().behaviour = behaviour;
+        self.driver_mut().config.backend = behaviour;
     }
 
     /// Changes how buffers are filled, from the next packet on.
     pub fn set_fill(&self, fill: Fill) {
-        self.backend.borrow_mut().behaviour.fill = fill;
+        self.driver_mut().config.backend.fill = fill;
     }
 
     /// Changes what is said about checksums, from the next packet on.
     pub fn set_checksums(&self, checksums: Checksums) {
-        self.backend.borrow_mut().behaviour.checksums = checksums;
-    }
-
-    /// The frontend's directory in the store. It is another one after the guest was restored.
-    #[must_use]
-    pub fn frontend_path(&self) -> String {
-        self.backend.borrow().front().to_owned()
-    }
-
-    /// The backend's directory in the store. It is another one after the guest was restored.
-    #[must_use]
-    pub fn backend_path(&self) -> String {
-        self.backend.borrow().back().to_owned()
+        self.driver_mut().config.backend.checksums = checksums;
     }
 
     /// Makes it hostile, or honest again, from the next step on.
     pub fn set_malice(&self, malice: Malice) {
-        self.backend.borrow_mut().behaviour.malice = malice;
-    }
-
-    /// It hangs: whatever comes, it neither answers nor lets go. Or it goes on.
-    pub fn set_silent(&self, silent: bool) {
-        self.backend.borrow_mut().set_silent(silent);
-        self.waker.wake();
-    }
-
-    /// The driver domain dies: its mappings and ports are gone, and the store still says what it said.
-    pub fn crash(&self) {
-        self.backend.borrow_mut().crash();
-    }
-
-    /// The driver starts anew, whether it has crashed before or not. It knows nothing of the frontend but what the
-    /// store and the rings say.
-    pub fn restart(&self) {
-        self.backend.borrow_mut().restart();
-        self.waker.wake();
-    }
-
-    pub(crate) fn expect_leave(&self) {
-        self.backend.borrow_mut().expect_leave();
-    }
-
-    /// It has not crashed, and was not stopped.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.backend.borrow().is_alive()
-    }
-
-    /// The device is taken away: the driver lets go of everything at once, without a word to the frontend.
-    pub fn stop(&self) {
-        self.backend.borrow_mut().stop();
-        self.waker.wake();
-    }
-}
-
-impl fmt::Debug for Netback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Netback({}, {:?})", self.backend_path(), self.state())
+        self.driver_mut().config.backend.malice = malice;
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use fata_hypercall::{Hypervisor, PAGE_SIZE, Port, SharedPage};
 
-use super::{Behaviour, Checksums, Fill, Malice, Netback, Trick, XenbusState};
+use super::{Behaviour, Checksums, Fill, Malice, Netback, Trick, VifConfig};
+use crate::backend::XenbusState;
 use crate::domain::Domain;
 use crate::sim::{Next, Sim};
-use crate::toolstack::VifConfig;
 use crate::wire::{Checksum, Gso, GsoKind, Packet, Plug};
 
 const TX_RING: u32 = 8;
