@@ -19,8 +19,10 @@ pub enum Error {
     /// Not a path: empty, too long, a doubled or trailing slash, or a character other than `A-Za-z0-9-/_@`.
     BadPath,
     /// The message would be larger than the 4096 bytes that Xenstore allows; it was not sent, for the server would
-    /// have closed the connection.
+    /// have closed the connection. Or a list is longer than what is set aside for one.
     TooLong,
+    /// There is no memory for what the server says.
+    NoMemory,
     /// A message breaks the protocol. From the server: it answered something else than was asked.
     BadMessage,
     /// A node holds something else than it should: not a number, out of range, not text.
@@ -68,6 +70,7 @@ impl fmt::Display for Error {
             Self::Refused(errno) => return write!(f, "xenstored refused: {errno}"),
             Self::BadPath => "not a xenstore path",
             Self::TooLong => "too long for a xenstore message",
+            Self::NoMemory => "no memory for the answer",
             Self::BadMessage => "a message breaks the xenstore protocol",
             Self::BadValue => "a node holds something unexpected",
             Self::BadRing => "impossible indices in the xenstore ring",

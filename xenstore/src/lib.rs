@@ -59,6 +59,7 @@ mod client;
 pub mod control;
 pub mod decimal;
 mod error;
+mod memory;
 pub mod wire;
 pub mod xenbus;
 

@@ -402,6 +402,20 @@ fn of_several_nodes_those_that_are_missing_or_forbidden_have_no_value() {
     assert_eq!(all, Err(Error::Refused(Errno::EIO)));
 }
 
+/// Short names, of which a list of 256 KiB would hold 128 Ki, each in memory of its own.
+#[test]
+fn a_list_of_too_many_names_is_refused_rule_65() {
+    for (count, outcome) in [(1024, Ok(1024)), (1025, Err(Error::TooLong))] {
+        let mut rig = Rig::new();
+        for name in 0..count {
+            rig.server.set(&format!("data/many/{name:x}"), "");
+        }
+        let store = rig.client();
+        let list = rig.run(async move { store.list("data/many").await });
+        assert_eq!(list.map(|names| names.len()), outcome);
+    }
+}
+
 #[test]
 fn a_long_list_comes_in_parts_rule_65() {
     let mut rig = Rig::new();

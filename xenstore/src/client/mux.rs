@@ -20,7 +20,7 @@ use fata_events::Signal;
 
 use super::Stats;
 use crate::wire::{HEADER_LEN, MessageType, Packet, Path, Request, WatchEvent, reply};
-use crate::{Error, decimal};
+use crate::{Error, decimal, memory};
 
 /// Requests that are sent and not answered. Stock servers stop reading at 20 (`xen:tools/xenstored/domain.c`).
 pub(super) const MAX_SENT: usize = 16;
@@ -410,14 +410,21 @@ impl Mux {
     }
 
     /// Takes a message of the server's. What cannot be placed is counted and ignored (rule 61).
-    pub(super) fn receive(&mut self, packet: Packet<'_>) {
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`]: what it tells is lost, and so is the connection.
+    pub(super) fn receive(&mut self, packet: Packet<'_>) -> Result<(), Error> {
         let placed = match packet.kind {
             MessageType::WATCH_EVENT => self.receive_event(packet.payload),
-            _ => self.receive_answer(packet),
+            kind => {
+                let payload = memory::copy(packet.payload)?;
+                self.receive_answer(packet.req_id, Answer { kind, payload })
+            }
         };
         if placed.is_none() {
             self.stats.ignored += 1;
         }
+        Ok(())
     }
 
     /// The event's path is neither believed nor kept: whoever watches looks again.
@@ -430,13 +437,9 @@ impl Mux {
         Some(())
     }
 
-    fn receive_answer(&mut self, packet: Packet<'_>) -> Option<()> {
-        let is_asked = |pending: &Pending| pending.id == packet.req_id && matches!(pending.stage, Stage::Sent);
+    fn receive_answer(&mut self, id: u32, answer: Answer) -> Option<()> {
+        let is_asked = |pending: &Pending| pending.id == id && matches!(pending.stage, Stage::Sent);
         let index = self.pending.iter().position(is_asked)?;
-        let answer = Answer {
-            kind: packet.kind,
-            payload: packet.payload.to_vec(),
-        };
         let pending = self.pending.get_mut(index)?;
         if let Effect::Watch { token, path } = &pending.effect {
             let (token, path) = (*token, Rc::clone(path));

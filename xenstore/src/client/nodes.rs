@@ -12,7 +12,11 @@ use fata_hypercall::{DomId, Errno};
 
 use super::{Asked, Client};
 use crate::wire::{DirectoryParts, Names, PartProgress, Path, Permission, Request, reply};
-use crate::{Error, decimal};
+use crate::{Error, decimal, memory};
+
+/// The most names in a list. A domain has 1000 nodes of its own at the most where a stock server has its stock quota, and the
+/// toolstack makes a few for it.
+const NAMES_MAX: usize = 1024;
 
 impl Client {
     /// A node's value.
@@ -57,8 +61,7 @@ impl Client {
     /// As [`read`](Self::read); [`Error::BadValue`] if it is not UTF-8.
     pub fn read_string(&self, path: &str) -> Asked<'_, String> {
         self.ask(Path::new(path).map(Request::Read), |answer| {
-            let text = core::str::from_utf8(answer?).map_err(|_| Error::BadValue)?;
-            Ok(String::from(text))
+            answer.and_then(memory::text)
         })
     }
 
@@ -141,12 +144,10 @@ impl Client {
     /// A list that is longer than a message is fetched in pieces and is still one state of the node (rule 65).
     ///
     /// # Errors
-    /// See [`Client`]; [`Error::Contended`] if the list changed again and again while its pieces were fetched.
+    /// See [`Client`]; [`Error::TooLong`] if there are more than 1024 names; [`Error::Contended`] if the list changed again and again while its pieces were fetched.
     pub async fn list(&self, path: &str) -> Result<Vec<String>, Error> {
         let path = Path::new(path)?;
-        let whole = self.ask(Ok(Request::Directory(path)), |answer| {
-            Ok(Names::parse(answer?)?.valid().map(String::from).collect())
-        });
+        let whole = self.ask(Ok(Request::Directory(path)), |answer| answer.and_then(names));
         match whole.await {
             Err(Error::Refused(Errno::E2BIG)) => self.list_in_parts(path).await,
             outcome => outcome,
@@ -159,15 +160,15 @@ impl Client {
         loop {
             let part = self.ask(Ok(Request::DirectoryPart { path, offset }), |answer| {
                 let (generation, names) = reply::part(answer?)?;
-                Ok((generation.to_vec(), names.as_bytes().to_vec()))
+                Ok((memory::copy(generation)?, memory::copy(names.as_bytes())?))
             });
-            let (generation, names) = part.await?;
-            match parts.add(&generation, Names::parse(&names)?)? {
+            let (generation, piece) = part.await?;
+            match parts.add(&generation, Names::parse(&piece)?)? {
                 PartProgress::Continue(next) => offset = next,
                 PartProgress::Complete => break,
             }
         }
-        Ok(Names::parse(&parts.into_names())?.valid().map(String::from).collect())
+        names(&parts.into_names())
     }
 
     /// Makes a node without a value, and its parents, unless it is there.
@@ -213,7 +214,7 @@ impl Client {
     /// See [`Client`].
     pub fn domain_path(&self, domain: DomId) -> Asked<'_, String> {
         self.ask(Ok(Request::GetDomainPath(domain)), |answer| {
-            Ok(reply::path(answer?)?.as_str().into())
+            memory::text(reply::path(answer?)?.as_str().as_bytes())
         })
     }
 
@@ -243,7 +244,19 @@ impl Client {
 
 /// The answer to READ.
 fn value(answer: Result<&[u8], Error>) -> Result<Vec<u8>, Error> {
-    answer.map(<[u8]>::to_vec)
+    answer.and_then(memory::copy)
+}
+
+/// The names in a list, however long it is.
+fn names(list: &[u8]) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for name in Names::parse(list)?.valid() {
+        if names.len() == NAMES_MAX {
+            return Err(Error::TooLong);
+        }
+        memory::push(&mut names, memory::text(name.as_bytes())?)?;
+    }
+    Ok(names)
 }
 
 /// The same; a node that is missing has no value.

@@ -185,7 +185,7 @@ impl<'a> Connection<'a> {
             let wanted = self.input.wanted()?;
             if wanted == 0 {
                 if let Some(packet) = self.input.packet() {
-                    shared.mux.borrow_mut().receive(packet);
+                    shared.mux.borrow_mut().receive(packet)?;
                 }
                 self.input.clear();
                 self.received += 1;

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::Names;
-use crate::Error;
+use crate::{Error, memory};
 
 /// What one more piece means for a [`DirectoryParts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +52,11 @@ impl DirectoryParts {
     /// # Errors
     /// * [`Error::Contended`]: the list changed too often.
     /// * [`Error::TooLong`]: the list is longer than [`MAX`](Self::MAX).
+    /// * [`Error::NoMemory`].
     pub fn add(&mut self, generation: &[u8], names: Names<'_>) -> Result<PartProgress, Error> {
         if self.generation != generation {
             let restart = !self.names.is_empty();
-            self.generation = generation.to_vec();
+            self.generation = memory::copy(generation)?;
             if restart {
                 self.names.clear();
                 self.restarts += 1;
@@ -74,10 +75,10 @@ impl DirectoryParts {
         if self.names.len() + names.len() + 1 > Self::MAX {
             return Err(Error::TooLong);
         }
-        self.names.extend_from_slice(names);
+        memory::extend(&mut self.names, names)?;
         if complete {
             if self.names.last().is_some_and(|&last| last != 0) {
-                self.names.push(0);
+                memory::push(&mut self.names, 0)?;
             }
             return Ok(PartProgress::Complete);
         }

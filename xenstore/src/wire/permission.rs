@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use fata_hypercall::DomId;
 
 use super::split_nul;
-use crate::{Error, decimal};
+use crate::{Error, decimal, memory};
 
 /// What one entry of a node's permissions allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Permission {
         let mut list = Vec::new();
         while !bytes.is_empty() {
             let (entry, rest) = split_nul(bytes).ok_or(Error::BadMessage)?;
-            list.push(Self::parse(entry)?);
+            memory::push(&mut list, Self::parse(entry)?)?;
             bytes = rest;
         }
         if list.is_empty() {

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{HEADER_LEN, Header, Packet};
-use crate::Error;
+use crate::{Error, memory};
 
 /// Collects bytes until they are a message. Holds one message at most, so its memory is bounded.
 ///
@@ -48,7 +48,7 @@ impl Assembler {
     /// Takes bytes, as many as belong to the present message, and says how many that were.
     ///
     /// # Errors
-    /// As [`wanted`](Self::wanted).
+    /// As [`wanted`](Self::wanted); [`Error::NoMemory`].
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<usize, Error> {
         let before = self.bytes.len();
         loop {
@@ -57,7 +57,7 @@ impl Assembler {
             if now.is_empty() {
                 return Ok(self.bytes.len() - before);
             }
-            self.bytes.extend_from_slice(now);
+            memory::extend(&mut self.bytes, now)?;
             bytes = later;
         }
     }
