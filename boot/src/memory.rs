@@ -83,31 +83,27 @@ pub fn deflate(xen: Xen, count: usize) -> usize {
     GLOBAL.with(|memory| memory.deflate(count, populate)).unwrap_or(0)
 }
 
-/// The books about `usable`, in memory below `mapped`, up to which all of it is mapped already. `None` if there is none.
+/// Gives `usable` to the allocator, which keeps its books in there. What of it lies in `later` has no memory yet, and is in the
+/// balloon. `None` if nothing is left beside the books.
 ///
 /// # Safety
-/// Called once. `usable` is RAM that nobody uses.
-pub(crate) unsafe fn frames(usable: &Regions, mapped: u64) -> Option<Frames<'static>> {
+/// Called once. Below `later` it is RAM that nobody uses, mapped one to one and writable; nothing of it lies above.
+pub(crate) unsafe fn init(usable: &mut Regions, later: Range<u64>) -> Option<()> {
     let words = Frames::bitmap_words(usable);
-    let pages = (words * size_of::<u64>()).div_ceil(FRAME_SIZE as usize);
-    let fits = |r: &&Range<u64>| r.end.min(mapped).saturating_sub(r.start) >= pages as u64 * FRAME_SIZE;
-    let place = usable.as_slice().iter().find(fits).filter(|_| words > 0)?.start;
+    let bytes = (words * size_of::<u64>()) as u64;
+    let place = usable.take(bytes.next_multiple_of(FRAME_SIZE), later.start)?;
     let books = ptr::with_exposed_provenance_mut::<u64>(place as usize);
-    // SAFETY: usable memory, mapped, of that many words.
+    // SAFETY: mapped memory of that many words.
     unsafe { books.write_bytes(0, words) };
-    // SAFETY: the same, now with values; aligned to a page; and ours alone, since the frames are taken below.
+    // SAFETY: the same, now with values; aligned to a page; and ours alone, since it is not usable any more.
     let bitmap = unsafe { core::slice::from_raw_parts_mut(books, words) };
     let mut frames = Frames::new(usable, bitmap);
-    frames.take(place / FRAME_SIZE, pages).then_some(frames)
-}
-
-/// Gives what is free of `frames` to the allocator.
-///
-/// # Safety
-/// Called once. The free frames are RAM that nobody uses, mapped one to one and writable.
-pub(crate) unsafe fn init(frames: Frames<'static>) {
+    if cfg!(feature = "balloon") {
+        frames.top_into_balloon(((later.end - later.start) / FRAME_SIZE) as usize);
+    }
     // SAFETY: the caller's promise. Mapped one to one means that frame 0 would be at address 0.
     let memory = unsafe { Memory::new(frames, ptr::null_mut()) };
     // SAFETY: nothing has been allocated before, so nobody borrows.
     unsafe { *GLOBAL.0.get() = Some(memory) };
+    Some(())
 }

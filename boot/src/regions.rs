@@ -80,6 +80,14 @@ impl<const N: usize> Regions<N> {
         }
     }
 
+    /// Takes out the lowest `bytes` bytes with which a range begins and which lie below `limit`: where that is.
+    pub fn take(&mut self, bytes: u64, limit: u64) -> Option<u64> {
+        let fits = |range: &&Range<u64>| range.end.min(limit).saturating_sub(range.start) >= bytes;
+        let start = self.as_slice().iter().find(fits)?.start;
+        self.remove(start..start + bytes);
+        Some(start)
+    }
+
     /// Cuts every range to whole units of `unit` bytes (a power of two) and drops what becomes empty.
     pub fn shrink_to_multiples_of(&mut self, unit: u64) {
         let mut kept = Self::new();
@@ -135,6 +143,20 @@ impl<const N: usize> Regions<N> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn gives_the_lowest_that_is_large_enough() {
+        let mut set: Regions = Regions::new();
+        [10..20, 30..60, 70..90].into_iter().for_each(|range| set.add(range));
+        assert_eq!(set.take(1, 100), Some(10));
+        assert_eq!(set.take(10, 100), Some(30));
+        assert_eq!(set.take(21, 100), None);
+        assert_eq!(set.take(20, 89), Some(40));
+        assert_eq!(set.take(20, 89), None, "not beyond the limit");
+        assert_eq!(set.take(20, 90), Some(70));
+        assert_eq!(set.as_slice(), [11..20]);
+        assert_eq!(set.take(u64::MAX, u64::MAX), None);
+    }
 
     #[test]
     fn merges_and_splits() {

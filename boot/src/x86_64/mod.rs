@@ -112,12 +112,11 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     let map = memory_map(*xen, &info, &mut map);
     let mut reserved = info.reserved();
     reserved.add(image::whole());
-    let usable = memory_map::usable(map, &reserved, ADDRESS_LIMIT);
-    // SAFETY: called once; the map calls it RAM, and neither the image nor the loader's structures are in it.
-    let mut frames = unsafe { memory::frames(&usable, MAPPED_AT_ENTRY) }.ok_or(NO_MEMORY)?;
-    protect(&mut tables::Live(&mut frames), &usable).map_err(|_| NO_PAGE_TABLES)?;
-    // SAFETY: the frames are usable memory, and all of it is mapped now.
-    unsafe { memory::init(frames) };
+    let mut usable = memory_map::usable(map, &reserved, ADDRESS_LIMIT);
+    protect(&mut usable).map_err(|_| NO_PAGE_TABLES)?;
+    // SAFETY: called once; the map calls it RAM, neither the image nor the loader's structures are in it, and all of it is mapped
+    // now.
+    unsafe { memory::init(&mut usable, u64::MAX..u64::MAX) }.ok_or(NO_MEMORY)?;
     say_what_is_lost(&usable);
 
     let window: Range<u64> = memory_map::hole(map, WINDOW_PAGES * FRAME_SIZE, HOLES_END)
@@ -134,11 +133,13 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     Ok(found(*xen, command_line, info.is_initial_domain()))
 }
 
-/// Maps what of `usable` is not mapped yet, and puts the final protection on all of it.
-fn protect(tables: &mut tables::Live<'_>, usable: &Regions) -> Result<(), paging::NoMemory> {
-    paging::refine(tables, &image::layout())?;
-    for range in usable.as_slice().iter().filter(|range| range.end > MAPPED_AT_ENTRY) {
-        paging::map(tables, range.clone())?;
+/// Maps what of `usable` is not mapped yet, and puts the final protection on all of it. The tables are taken from its low end.
+fn protect(usable: &mut Regions) -> Result<(), paging::NoMemory> {
+    paging::refine(&mut tables::Live(usable), &image::layout())?;
+    let mut mapped = MAPPED_AT_ENTRY;
+    while let Some(range) = usable.as_slice().iter().find(|range| range.end > mapped).cloned() {
+        mapped = range.end;
+        paging::map(&mut tables::Live(usable), range)?;
     }
     tables::flush();
     Ok(())

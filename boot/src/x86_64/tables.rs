@@ -4,11 +4,12 @@ use core::arch::asm;
 use core::ptr;
 
 use super::{MAPPED_AT_ENTRY, image};
-use crate::frames::{FRAME_SIZE, Frames};
+use crate::frames::FRAME_SIZE;
 use crate::paging::{ENTRIES, Tables};
+use crate::regions::Regions;
 
-/// The live tables, which the entry code has begun, with a source of pages for more of them.
-pub(super) struct Live<'a>(pub(super) &'a mut Frames<'static>);
+/// The live tables, which the entry code has begun, with the memory that more of them are taken from.
+pub(super) struct Live<'a>(pub(super) &'a mut Regions);
 
 impl Tables for Live<'_> {
     fn root(&self) -> u64 {
@@ -29,11 +30,7 @@ impl Tables for Live<'_> {
     }
 
     fn new_table(&mut self) -> Option<u64> {
-        // Lowest first: as long as there is any below 4 GiB, it is mapped.
-        let page = self.0.alloc(1, 1)? * FRAME_SIZE;
-        if page >= MAPPED_AT_ENTRY {
-            return None;
-        }
+        let page = self.0.take(FRAME_SIZE, MAPPED_AT_ENTRY)?;
         // SAFETY: just taken, hence nobody's; mapped.
         unsafe { ptr::with_exposed_provenance_mut::<u8>(page as usize).write_bytes(0, FRAME_SIZE as usize) };
         Some(page)

@@ -14,7 +14,7 @@ use fata_hypercall::metal::{WINDOW_PAGES, Xen};
 use fata_hypercall::{Gfn, Pfn, Port};
 
 use super::{NO_MEMORY, NO_PAGE_TABLES, faults, found, image, leak, run, say_what_is_lost};
-use crate::frames::{FRAME_SIZE, Frames};
+use crate::frames::FRAME_SIZE;
 use crate::paging::{Layout, refine};
 use crate::pv_start_info::{COMMAND_LINE_MAX, StartInfo};
 use crate::regions::Regions;
@@ -49,33 +49,34 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     // All pages are ours, but for holes where the list says so (e820_host), and what the builder made. Those that may come later
     // are in the balloon.
     let limit = limit(*xen, info.pages());
-    let end = limit * FRAME_SIZE;
+    let later = info.pages() * FRAME_SIZE..limit * FRAME_SIZE;
     let mut usable = Regions::new();
-    usable.add(FRAME_SIZE..end);
+    usable.add(FRAME_SIZE..later.end);
     usable.remove(image::whole().start..info.tables().end);
     (0..info.pages())
         .filter(|&page| xen.machine_frame(Pfn(page)).is_none())
         .for_each(|page| usable.remove(page * FRAME_SIZE..(page + 1) * FRAME_SIZE));
 
-    // SAFETY: called once; all pages of the domain are RAM, and whatever holds something is taken out. The builder has
-    // mapped what lies below the end of its tables.
-    let mut frames = unsafe { memory::frames(&usable, info.tables().end) }.ok_or(NO_MEMORY)?;
-    frames.top_into_balloon((limit - info.pages()) as usize);
     // Behind all memory; page tables for it come from its being inside the layout.
-    let window = end.next_multiple_of(2 << 20);
+    let window = later.end.next_multiple_of(2 << 20);
     let layout = Layout {
         tables: info.tables(),
         end: window + WINDOW_PAGES * FRAME_SIZE,
         ..image::layout()
     };
-    let mut tables = tables::Live::new(*xen, info.tables().start, &mut frames);
+    let mut tables = tables::Live::new(*xen, info.tables().start, &mut usable, later.start);
     refine(&mut tables, &layout).map_err(|_| NO_PAGE_TABLES)?;
     tables.finish().map_err(|_| "Xen refuses the page tables")?;
     if limit > info.pages() {
-        lengthen_list(*xen, &mut frames, &info, limit).ok_or(NO_MEMORY)?;
+        let list = usable.take(
+            (limit * size_of::<u64>() as u64).next_multiple_of(FRAME_SIZE),
+            later.start,
+        );
+        lengthen_list(*xen, &info, list.ok_or(NO_MEMORY)?, limit);
     }
-    // SAFETY: the frames are usable memory, and all of it is mapped now.
-    unsafe { memory::init(frames) };
+    // SAFETY: called once; all pages of the domain are RAM, what holds something is taken out, and all of it is mapped now. Those
+    // that come later lie above.
+    unsafe { memory::init(&mut usable, later) }.ok_or(NO_MEMORY)?;
     say_what_is_lost(&usable);
 
     let root = Pfn(info.tables().start / FRAME_SIZE);
@@ -108,10 +109,8 @@ fn limit(xen: Xen, pages: u64) -> u64 {
     }
 }
 
-/// Replaces the builder's list of machine frames by one that has room for `limit`.
-fn lengthen_list(xen: Xen, frames: &mut Frames<'static>, info: &StartInfo<'_>, limit: u64) -> Option<()> {
-    let bytes = limit as usize * size_of::<u64>();
-    let place = frames.alloc(bytes.div_ceil(FRAME_SIZE as usize), 1)? * FRAME_SIZE;
+/// Replaces the builder's list of machine frames by one at `place`, which has room for `limit`.
+fn lengthen_list(xen: Xen, info: &StartInfo<'_>, place: u64, limit: u64) {
     let list = ptr::with_exposed_provenance_mut::<u64>(place as usize);
     let old = ptr::with_exposed_provenance::<u64>(info.frame_list().start as usize);
     // SAFETY: just taken, mapped, and of that many words. All ones is a page without memory.
@@ -120,7 +119,6 @@ fn lengthen_list(xen: Xen, frames: &mut Frames<'static>, info: &StartInfo<'_>, l
     unsafe { list.copy_from_nonoverlapping(old, info.pages() as usize) };
     // SAFETY: a word for each page, for good, and nobody else has them.
     unsafe { xen.set_frames(list, limit as usize) };
-    Some(())
 }
 
 /// Finds the pages of the console's and xenstore's rings, which are named by machine frame, among those that the builder

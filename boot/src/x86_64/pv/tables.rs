@@ -10,17 +10,20 @@ use fata_hypercall::abi::pv::{MACHINE_TO_PHYS, MmuUpdate};
 use fata_hypercall::metal::Xen;
 use fata_hypercall::{Errno, Pfn};
 
-use crate::frames::{FRAME_SIZE, Frames};
+use crate::frames::FRAME_SIZE;
 use crate::paging::{self, ADDRESS, ENTRIES, NO_EXECUTE, PRESENT, Tables};
+use crate::regions::Regions;
 
 /// Updates that are kept for one hypercall: 2 KiB of the stack.
 const QUEUE: usize = 128;
 
-/// The live tables, with a source of pages for more of them.
+/// The live tables, with the memory that more of them are taken from.
 pub(super) struct Live<'a> {
     xen: Xen,
     root: u64,
-    frames: &'a mut Frames<'static>,
+    memory: &'a mut Regions,
+    /// Where what has memory ends.
+    end: u64,
     /// The newest table, as long as no other refers to it.
     unlinked: Option<u64>,
     queue: [MmuUpdate; QUEUE],
@@ -30,11 +33,12 @@ pub(super) struct Live<'a> {
 
 impl<'a> Live<'a> {
     /// The tables that the domain builder made, from `root` on.
-    pub(super) const fn new(xen: Xen, root: u64, frames: &'a mut Frames<'static>) -> Self {
+    pub(super) const fn new(xen: Xen, root: u64, memory: &'a mut Regions, end: u64) -> Self {
         Self {
             xen,
             root,
-            frames,
+            memory,
+            end,
             unlinked: None,
             queue: [MmuUpdate { ptr: 0, val: 0 }; QUEUE],
             queued: 0,
@@ -132,7 +136,7 @@ impl Tables for Live<'_> {
 
     fn new_table(&mut self) -> Option<u64> {
         // Lowest first, and memory is mapped from low to high: so it is mapped as long as there is any that is.
-        let page = self.frames.alloc(1, 1)? * FRAME_SIZE;
+        let page = self.memory.take(FRAME_SIZE, self.end)?;
         if !paging::is_mapped(self, page) {
             return None;
         }
