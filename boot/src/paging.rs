@@ -66,19 +66,33 @@ impl Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoMemory;
 
-/// Makes what lies between address 0 and the layout's end, rounded up to 2 MiB, 4 KiB pages as `layout` wants them. A
-/// page table that is there is changed; a 2 MiB page, or nothing, is replaced by a new one.
+/// Makes what lies between address 0 and the layout's end, rounded up to 2 MiB, 4 KiB pages as `layout` wants them.
 pub(crate) fn refine(tables: &mut impl Tables, layout: &Layout) -> Result<(), NoMemory> {
-    for base in (0..layout.end).step_by(LARGE as usize) {
+    set_pages(tables, 0..layout.end, &|page| layout.entry(page))
+}
+
+/// Maps the 4 KiB pages of `range` a second time, read-only, from `address` on, a multiple of 2 MiB.
+pub(crate) fn map_again(tables: &mut impl Tables, range: Range<u64>, address: u64) -> Result<(), NoMemory> {
+    let len = range.end - range.start;
+    set_pages(tables, address..address + len, &|page| match page - address {
+        offset if offset < len => (range.start + offset) | PRESENT | NO_EXECUTE,
+        _ => 0,
+    })
+}
+
+/// Sets the entries of all 4 KiB pages in `range`, which begins with a multiple of 2 MiB and is rounded up to one. A page table
+/// that is there is changed; a 2 MiB page, or nothing, is replaced by a new one.
+fn set_pages(tables: &mut impl Tables, range: Range<u64>, entry: &dyn Fn(u64) -> u64) -> Result<(), NoMemory> {
+    for base in range.step_by(LARGE as usize) {
         let directory = directory_of(tables, base)?;
-        let entry = tables.get(directory, index(base, 2));
-        let old = (entry & (PRESENT | LARGE_PAGE) == PRESENT).then_some(entry & ADDRESS);
+        let old = tables.get(directory, index(base, 2));
+        let old = (old & (PRESENT | LARGE_PAGE) == PRESENT).then_some(old & ADDRESS);
         let table = match old {
             Some(table) => table,
             None => tables.new_table().ok_or(NoMemory)?,
         };
         for (index, page) in (base..base + LARGE).step_by(SMALL as usize).enumerate() {
-            tables.set(table, index, layout.entry(page));
+            tables.set(table, index, entry(page));
         }
         if old.is_none() {
             tables.set(directory, index(base, 2), table | PRESENT | WRITABLE);
@@ -269,6 +283,31 @@ mod tests {
             assert_eq!(is_mapped(&model, page), expected.is_some(), "{page:#x}");
         }
         assert!(!is_mapped(&model, 0x60_0000));
+    }
+
+    #[test]
+    fn pages_can_be_mapped_a_second_time() {
+        const AT: u64 = 3 << 30;
+        let mut model = Model {
+            tables: vec![[0; ENTRIES]],
+            limit: 16,
+        };
+        map_again(&mut model, 0x12_3000..0x52_3008, AT).unwrap();
+        assert_eq!(
+            model.tables.len(),
+            1 + 2 + 3,
+            "a directory's way to it, and a table for each 2 MiB"
+        );
+        for offset in (0..0x40_1000).step_by(SMALL as usize) {
+            let place = AT + offset;
+            let entry = (1..=4).rev().fold(model.root() | PRESENT, |entry, level| {
+                assert_eq!(entry & PRESENT, PRESENT, "{place:#x}, level {level}");
+                model.get(entry & ADDRESS, index(place, level))
+            });
+            assert_eq!(entry, (0x12_3000 + offset) | PRESENT | NO_EXECUTE, "{place:#x}");
+        }
+        assert!(!is_mapped(&model, AT + 0x40_1000));
+        assert_eq!(map_again(&mut model, 0..1 << 30, 4 << 30), Err(NoMemory));
     }
 
     #[test]

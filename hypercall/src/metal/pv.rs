@@ -7,7 +7,7 @@ use core::ptr::{from_mut, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::call::{Gate, call, call4, set_gate};
-use super::{CONSOLE, GRANT_FRAMES_MAX, STORE, WINDOW, Xen, is_grant_frame_mapped};
+use super::{CONSOLE, GRANT_FRAMES_MAX, STORE, WINDOW, WINDOW_PAGES, Xen, is_grant_frame_mapped};
 use crate::abi::pv::{MmuUpdate, MmuextOp, StartInfo, TLB_FLUSH_LOCAL, TrapInfo, UVMF_INVLPG};
 use crate::abi::{grant_table, nr};
 use crate::{DomId, Errno, Gfn, Hypervisor, PAGE_SIZE, Pfn, Port, Suspended};
@@ -80,6 +80,16 @@ pub(super) unsafe fn adopt(page: Pfn, frame: Gfn) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Where the toolstack is to find the list of machine frames, for a window at `window`: behind it, and at a multiple of 1 GiB.
+///
+/// Its walks along the list (`map_p2m_list` in xen/tools/libs/guest/xg_sr_save_x86_pv.c, `xc_core_arch_map_p2m_list_rw` in
+/// xg_core_x86.c) take an index that counts from the first 2 MiB of the list for one that counts from the last multiple of 1 GiB.
+/// Only there are the two the same; elsewhere they may find less memory than there is, or none.
+#[must_use]
+pub const fn list_address(window: u64) -> u64 {
+    (window + WINDOW_PAGES * PAGE_SIZE as u64).next_multiple_of(1 << 30)
+}
+
 /// Where the domain builder put a service: the page of its ring, and its port.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
@@ -135,9 +145,10 @@ impl Xen {
     /// What Xen said to the mapping.
     ///
     /// # Safety
-    /// From the address `window` on, [`WINDOW_PAGES`](super::WINDOW_PAGES) pages are not mapped to anything and have page
-    /// tables, for good. `start_info` is the builder's, in a page of its own, writable, for good; nobody else writes to it.
-    /// `root` is the top-level page table. Called once, after [`set_frames`](Self::set_frames).
+    /// From the address `window` on, [`WINDOW_PAGES`] pages are not mapped to anything and have page tables, for good. At
+    /// [`list_address`] the list of machine frames is mapped as well. `start_info` is the builder's, in a page of its own,
+    /// writable, for good; nobody else writes to it. `root` is the top-level page table. Called once, after
+    /// [`set_frames`](Self::set_frames).
     pub unsafe fn init_pv(self, window: u64, start_info: *mut StartInfo, root: Pfn) -> Result<(), Errno> {
         WINDOW.store(window, Ordering::Relaxed);
         START_INFO.store(start_info, Ordering::Relaxed);
@@ -230,13 +241,13 @@ fn start_info() -> StartInfo {
 /// memory by that.
 pub(super) fn map_shared_info() -> Result<(), Errno> {
     let frame = Gfn(start_info().shared_info / PAGE_SIZE as u64);
-    map(WINDOW.load(Ordering::Relaxed), frame)?;
+    let window = WINDOW.load(Ordering::Relaxed);
+    map(window, frame)?;
     let root = machine_frame(Pfn(ROOT.load(Ordering::Relaxed))).ok_or(Errno::EINVAL)?;
     let arch = &Xen(()).shared_info().arch;
     arch.max_pfn
         .store(P2M_LEN.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
-    arch.p2m_vaddr
-        .store(P2M.load(Ordering::Relaxed) as u64, Ordering::Relaxed);
+    arch.p2m_vaddr.store(list_address(window), Ordering::Relaxed);
     arch.p2m_cr3.store(root.0 * PAGE_SIZE as u64, Ordering::Release);
     Ok(())
 }

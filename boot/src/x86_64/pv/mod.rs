@@ -9,13 +9,13 @@ use core::ptr;
 use fata_hypercall::abi::hvm::MEMMAP_RAM;
 use fata_hypercall::abi::memory::E820Entry;
 use fata_hypercall::abi::pv;
-use fata_hypercall::metal::pv::Service;
+use fata_hypercall::metal::pv::{Service, list_address};
 use fata_hypercall::metal::{WINDOW_PAGES, Xen};
 use fata_hypercall::{Gfn, Pfn, Port};
 
 use super::{NO_MEMORY, NO_PAGE_TABLES, faults, found, image, leak, run, say_what_is_lost};
 use crate::frames::FRAME_SIZE;
-use crate::paging::{Layout, refine};
+use crate::paging::{Layout, map_again, refine};
 use crate::pv_start_info::{COMMAND_LINE_MAX, StartInfo};
 use crate::regions::Regions;
 use crate::{BootInfo, console, memory, shutdown};
@@ -66,13 +66,15 @@ fn boot(xen: &'static Xen, start_info: u64) -> Result<BootInfo, &'static str> {
     };
     let mut tables = tables::Live::new(*xen, info.tables().start, &mut usable, later.start);
     refine(&mut tables, &layout).map_err(|_| NO_PAGE_TABLES)?;
+    let list_bytes = limit * size_of::<u64>() as u64;
+    let list = match limit > info.pages() {
+        true => tables.take(list_bytes).ok_or(NO_MEMORY)?,
+        false => info.frame_list().start,
+    };
+    map_again(&mut tables, list..list + list_bytes, list_address(window)).map_err(|_| NO_PAGE_TABLES)?;
     tables.finish().map_err(|_| "Xen refuses the page tables")?;
     if limit > info.pages() {
-        let list = usable.take(
-            (limit * size_of::<u64>() as u64).next_multiple_of(FRAME_SIZE),
-            later.start,
-        );
-        lengthen_list(*xen, &info, list.ok_or(NO_MEMORY)?, limit);
+        lengthen_list(*xen, &info, list, limit);
     }
     // SAFETY: called once; all pages of the domain are RAM, what holds something is taken out, and all of it is mapped now. Those
     // that come later lie above.

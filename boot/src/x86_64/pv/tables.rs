@@ -46,6 +46,11 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// Takes so many bytes of memory, whole pages, the lowest that there are.
+    pub(super) fn take(&mut self, bytes: u64) -> Option<u64> {
+        self.memory.take(bytes.next_multiple_of(FRAME_SIZE), self.end)
+    }
+
     /// Has Xen make what is left to be changed.
     ///
     /// # Errors
@@ -136,7 +141,7 @@ impl Tables for Live<'_> {
 
     fn new_table(&mut self) -> Option<u64> {
         // Lowest first, and memory is mapped from low to high: so it is mapped as long as there is any that is.
-        let page = self.memory.take(FRAME_SIZE, self.end)?;
+        let page = self.take(FRAME_SIZE)?;
         if !paging::is_mapped(self, page) {
             return None;
         }
