@@ -30,7 +30,8 @@ enum Log {
 }
 
 static LOG: BootCell<Log> = BootCell::new(Log::Ports);
-static RING: BootCell<Option<(Xen, ServiceRing<'static>)>> = BootCell::new(None);
+/// Whose console ring can be used. Where it is and which port it has is asked each time: after a restore these may be others.
+static RING_OF: BootCell<Option<&'static Xen>> = BootCell::new(None);
 
 /// How long a full ring is waited for, in ticks of the time-stamp counter: around a second. A daemon that takes
 /// nothing for so long is taken for dead, and the text is dropped.
@@ -50,8 +51,13 @@ pub(crate) fn log_by_hypercall(xen: Xen) {
 }
 
 /// The domain's console ring can be used, if it has one.
-pub(crate) fn find_ring(xen: &'static Xen) {
-    RING.set(xen.console_ring().map(|ring| (*xen, ring)));
+pub(crate) fn use_ring(xen: &'static Xen) {
+    RING_OF.set(Some(xen));
+}
+
+fn ring() -> Option<(Xen, ServiceRing<'static>)> {
+    let xen = RING_OF.get()?;
+    Some((*xen, xen.console_ring()?))
 }
 
 /// Writes to the domain's console; to Xen's log if it has none.
@@ -60,7 +66,7 @@ pub(crate) fn find_ring(xen: &'static Xen) {
 /// asynchronous driver of the same ring, since all state is in the ring's page; what that driver has queued comes out
 /// later than it was written.
 pub fn write(bytes: &[u8]) {
-    match RING.get() {
+    match ring() {
         Some((xen, ring)) => write_ring(xen, ring, bytes),
         None => write_log(bytes),
     }
@@ -68,7 +74,7 @@ pub fn write(bytes: &[u8]) {
 
 /// Writes everywhere: to the domain's console and to Xen's log.
 pub(crate) fn write_everywhere(bytes: &[u8]) {
-    if let Some((xen, ring)) = RING.get() {
+    if let Some((xen, ring)) = ring() {
         write_ring(xen, ring, bytes);
     }
     write_log(bytes);
@@ -78,7 +84,7 @@ pub(crate) fn write_everywhere(bytes: &[u8]) {
 ///
 /// Whoever ends the domain calls this first: the daemon may not look at the ring of a domain that is gone.
 pub fn drain() {
-    if let Some((xen, ring)) = RING.get() {
+    if let Some((xen, ring)) = ring() {
         wait(xen, || match console_ring::pending(ring.page) {
             0 => Progress::Done,
             _ => Progress::None,

@@ -75,7 +75,7 @@ extern "C" fn start(start_info: u64) -> ! {
     let xen = leak(xen);
     shutdown::found_xen(*xen);
     console::log_to_debug_port();
-    console::find_ring(xen);
+    console::use_ring(xen);
     run(boot(xen, start_info))
 }
 

@@ -139,5 +139,5 @@ fn find_rings(xen: &'static Xen, info: &StartInfo<'_>) {
     // SAFETY: the builder says that these are the rings' machine frames, and has mapped all pages below its tables one to
     // one, where they stay: behind the image they are not usable memory.
     unsafe { xen.set_services(find(info.console()), find(info.store())) };
-    console::find_ring(xen);
+    console::use_ring(xen);
 }
