@@ -192,6 +192,10 @@ pub unsafe trait Hypervisor: Clone + 'static {
     /// [`shared_info`](Hypervisor::shared_info), which is where it was, are other ones; xenstore has forgotten watches and
     /// transactions, and the domain may have another number.
     ///
+    /// That is what a toolstack makes of a domain that says it was restored, and all of `xl`'s do. One that has the old domain go on
+    /// with that answer (`xc_domain_resume` with `fast` = 0) leaves event channels as they were: in the FIFO form, if they had it,
+    /// while we begin with the two-level form and hear nothing.
+    ///
     /// # Errors
     /// Xen refuses to suspend the domain: all is as before. `EBUSY` while a page of another domain is
     /// [mapped](Hypervisor::map_grant), which could not come along. `ENOSYS` from what cannot do it at all, which is the default.
