@@ -15,7 +15,7 @@ use crate::faults::Call;
 use crate::memory::Run;
 
 /// The most pages of other domains that a driver has mapped at a time: as many as there is room for on metal.
-const FOREIGN_PAGES_MAX: usize = 255;
+const FOREIGN_PAGES_MAX: usize = 767;
 
 /// What a peer wants of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

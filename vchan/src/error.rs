@@ -27,14 +27,6 @@ pub enum Error {
         /// Of the ring that the server writes.
         right: u16,
     },
-    /// The server's rings of these sizes (as powers of two) have more pages than a client has room for: 128, which are two rings of
-    /// 256 KiB.
-    NoRoom {
-        /// Of the ring that the client writes.
-        left: u16,
-        /// Of the ring that the server writes.
-        right: u16,
-    },
     /// The peer's index is impossible.
     BadIndex(RingError),
     /// The vchan is closed, at this end or at the other.
@@ -51,12 +43,6 @@ impl fmt::Display for Error {
             Self::Port(error) => error.fmt(f),
             Self::TooLarge => f.write_str("a ring has 1 MiB at the most"),
             Self::BadOrder { left, right } => write!(f, "rings of the orders {left} and {right}"),
-            Self::NoRoom { left, right } => {
-                write!(
-                    f,
-                    "no room for the server's rings of the orders {left} and {right}: 512 KiB at the most"
-                )
-            }
             Self::BadIndex(error) => error.fmt(f),
             Self::Closed => f.write_str("closed"),
         }
@@ -69,7 +55,7 @@ impl embedded_io_async::Error for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(_) | Self::Port(_) | Self::Map(_) => ErrorKind::NotConnected,
-            Self::Grant(_) | Self::NoRoom { .. } => ErrorKind::OutOfMemory,
+            Self::Grant(_) => ErrorKind::OutOfMemory,
             Self::TooLarge => ErrorKind::InvalidInput,
             Self::BadOrder { .. } | Self::BadIndex(_) => ErrorKind::InvalidData,
             Self::Closed => ErrorKind::BrokenPipe,

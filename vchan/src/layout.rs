@@ -77,8 +77,7 @@ impl Side {
 }
 
 /// How much fits into the rings of a vchan, in bytes and as the server sees it. It is rounded up to a power of two, and to
-/// 1 KiB and 2 KiB (in either order) at the least. Rings of more than that take memory of their own. A ring has 1 MiB at the most; a
-/// client that is Fata has room for [512 KiB in both together](crate#the-other-end-is-not-trusted).
+/// 1 KiB and 2 KiB (in either order) at the least. Rings of more than that take memory of their own. A ring has 1 MiB at the most.
 ///
 /// The default is the smallest: both rings are in one page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

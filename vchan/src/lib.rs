@@ -30,8 +30,7 @@
 //!
 //! The sizes of the rings and the list of grants are read once, checked, and not looked at again; indices are checked at each
 //! use. Whatever makes no sense closes the vchan with an error and harms nobody else. A server's pages need room in a client, which
-//! has it for 255 pages of all servers together: one of them gets 129 at the most ([`Error::NoRoom`]), with which rings of 256 KiB
-//! in both directions are possible. A peer that is slow or silent is
+//! has it for 767 pages of all servers together. The largest vchan has 513: one server cannot take it all. A peer that is slow or silent is
 //! waited for: set limits with a timeout.
 //!
 //! # When the other end goes away

@@ -12,10 +12,6 @@ use fata_hypercall::{DomId, GrantRef, Hypervisor, Port, SharedPage};
 use crate::Error;
 use crate::layout::{Layout, ORDERS};
 
-/// The most pages of one server's that a client maps: two rings of 256 KiB. There is room for 255 of all servers together, and
-/// one of them shall not take it all.
-const MAPPED_MAX: usize = 1 + 2 * 64;
-
 /// An end's memory and event channel, whatever the hypervisor.
 pub(crate) trait Link {
     /// The page with indices and flags.
@@ -176,9 +172,6 @@ impl<H: Hypervisor> Maker for Domain<H> {
         let word = |offset| first.page().load_u16(offset, Ordering::Acquire).unwrap_or_default();
         let [left, right] = ORDERS.map(word);
         let layout = Layout::check(left, right)?;
-        if 1 + layout.ring_pages() > MAPPED_MAX {
-            return Err(Error::NoRoom { left, right });
-        }
         let reference = |offset| GrantRef(first.page().load_u32(offset, Ordering::Acquire).unwrap_or_default());
         let rings = layout.grants().map(|offset| map(reference(offset)));
         let rings = rings.collect::<Result<_, _>>()?;

@@ -115,8 +115,8 @@ impl Vchans {
     /// (`/local/domain/<server>/data/...`) unless it is one of ours. Waits, without limit, until it does.
     ///
     /// # Errors
-    /// When the pages or the port are not ours to have; [`Error::NoRoom`] if there are too many pages, or [`Error::Map`] if those
-    /// of other servers leave no room for them; [`Error::BadOrder`] and [`Error::BadIndex`] if they make no sense;
+    /// When the pages or the port are not ours to have; [`Error::Map`] if those of other servers leave no room for
+    /// them, too; [`Error::BadOrder`] and [`Error::BadIndex`] if they make no sense;
     /// [`Error::Closed`] if the server has closed its end already; what the store says.
     pub async fn connect(&self, server: DomId, path: &str) -> Result<Vchan, Error> {
         let first = GrantRef(

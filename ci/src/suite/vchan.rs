@@ -79,7 +79,7 @@ pub(super) fn we_connect_to_libxenvchan(bench: &Bench<'_>) -> Result<(), Failure
 
 /// A PV guest answers a PVH guest, through rings of many pages. Then its domain is destroyed.
 fn two_guests_talk(bench: &Bench<'_>) -> Result<(), Failure> {
-    let server = listen(bench, bench.guest("probe")?.pv(), 65_536, "echo 2000000000")?;
+    let server = listen(bench, bench.guest("probe")?.pv(), 1 << 20, "echo 2000000000")?;
     let client = connect(bench, bench.guest("probe")?, id(&server)?, "ask 1048576")?;
     for_client(&server, id(&client)?)?;
     client.says("answered")?;

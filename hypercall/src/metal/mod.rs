@@ -43,9 +43,9 @@ pub struct Xen(());
 /// The most grant-table frames we use: 131,072 references.
 const GRANT_FRAMES_MAX: u32 = 256;
 
-/// The most pages of other domains that are mapped at a time. With what else is in the window these are 2 MiB, which is what
-/// one page table of the lowest level covers.
-const FOREIGN_PAGES_MAX: usize = 255;
+/// The most pages of other domains that are mapped at a time: the largest vchan, of 513 pages, and 254 more. With what else is in
+/// the window these are 4 MiB, which is what two page tables of the lowest level cover.
+const FOREIGN_PAGES_MAX: usize = 767;
 
 /// Pages in the window: the shared-info page, then the grant table's, then those of other domains.
 pub const WINDOW_PAGES: u64 = 1 + GRANT_FRAMES_MAX as u64 + FOREIGN_PAGES_MAX as u64;
