@@ -81,6 +81,8 @@ enum Event {
     Written,
     /// The toolstack takes the device away.
     Removed,
+    /// It asks the driver to take leave, waits for a while, and takes the device away.
+    Detached,
     /// It takes the device away and makes it anew.
     Remade,
     /// It gives the device another backend.
@@ -94,9 +96,10 @@ enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Written,
         Self::Removed,
+        Self::Detached,
         Self::Remade,
         Self::Moved,
         Self::Crashed,
@@ -486,6 +489,10 @@ impl<'a, F: Front> Case<'a, F> {
         match event {
             Event::Written => {}
             Event::Removed => sim.forget_device(&self.back),
+            Event::Detached => {
+                self.back.set_silent(sim.random(2) == 0);
+                sim.remove_device(&self.back, 7 * SECOND);
+            }
             Event::Remade => {
                 sim.forget_device(&self.back);
                 self.back = F::add(sim, &self.domain);
@@ -534,7 +541,8 @@ fn run<F: Front>(sim: &Sim) {
     let (event, number) = (Event::ALL[number % Event::ALL.len()], number / Event::ALL.len());
     let silence = SILENCE[number % SILENCE.len()];
     // Every second time the node changes once more.
-    let again = event != Event::Removed && sim.random(2) == 0;
+    let is_gone = matches!(event, Event::Removed | Event::Detached);
+    let again = !is_gone && sim.random(2) == 0;
     let again = again.then(|| BACKEND[sim.random(BACKEND.len() as u64) as usize]);
     let driver = std::any::type_name::<F>();
     let _line = Line(format!(
@@ -562,15 +570,14 @@ fn run<F: Front>(sim: &Sim) {
     if matches!(event, Event::Written | Event::Crashed | Event::Stopped) {
         case.back.restart();
     }
-    let is_last = from == From::Leaving || matches!(event, Event::Removed | Event::Stopped);
-    if is_last {
+    if is_gone || from == From::Leaving || event == Event::Stopped {
         if let Err(why) = case.wait_for_end() {
             // What was wrong when it was told to stop, or went wrong while it took leave.
             let was_told = event == Event::Stopped || from == From::Leaving;
             assert!(was_told, "it ended: {why}");
             assert_names_something(&why);
         }
-        if event == Event::Removed {
+        if is_gone {
             case.back = F::add(sim, &case.domain);
         }
         case.orders.again.set(true);

@@ -1,7 +1,8 @@
 //! What every backend is: a service in dom0 that follows a frontend's state, and may hang, die, come back, move and be
 //! taken away. What is a device's own is a [`Driver`].
 //!
-//! * [`devices`](self): what libxl writes for a device, and how the device ends.
+//! * `devices`: what libxl writes for a device, and how the device ends.
+//! * [`Backend`]: how a test looks at one.
 //! * [`End`]: a backend's place in the store and its state there.
 //! * [`Line`]: its end of an event channel.
 //! * [`Malice`]: how often it breaks the rules.
