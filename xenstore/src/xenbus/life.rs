@@ -280,8 +280,8 @@ impl<H: Hypervisor> Life<H> {
             frontend.stop();
         }
         loop {
-            // After a failure it is kept, unused, until the backend has let go.
-            let mut usable = connection.as_mut().filter(|_| result.is_ok());
+            // After a failure, and when we leave, it is kept, unused, until the backend has let go.
+            let mut usable = connection.as_mut().filter(|_| result.is_ok() && !self.stopping.get());
             let serving = async {
                 match &mut usable {
                     Some(connection) if is_ready => driver.serve(connection).await,
