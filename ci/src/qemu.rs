@@ -28,10 +28,11 @@ const CPU: &str = "max,-smap,-smep,-rdtscp,-xsave,-avx,-avx2,-pku,-la57,-erms,-f
 const LINUX_ARGUMENTS: &str = "console=hvc0 rdinit=/init panic=1 quiet mitigations=off init_on_alloc=0 \
                                hardened_usercopy=off audit=0 apparmor=0 psi=0 cgroup_disable=memory";
 
-/// How Xen is started. Scrubbing free memory at boot, and filling the return stack buffer of a processor that has none,
-/// would only cost emulated time.
+/// How Xen is started. Free memory is scrubbed, and that before dom0 starts: Xen's shim reads flags at address 0, where a loader may have
+/// put some, and runs away if another one's image has lain there. Filling the return stack buffer of a processor that has none would
+/// only cost emulated time.
 const XEN_ARGUMENTS: &str =
-    "console=com1 com1=115200,8n1 dom0_mem=1G,max:1G dom0_max_vcpus=1 guest_loglvl=all bootscrub=0 spec-ctrl=no";
+    "console=com1 com1=115200,8n1 dom0_mem=1G,max:1G dom0_max_vcpus=1 guest_loglvl=all bootscrub=1 spec-ctrl=no";
 
 /// Names in the run folder, which is QEMU's current folder, so that arguments do not depend on where the cache lies and
 /// contain no character that QEMU's option parser would take for its own.
