@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{Backend, Device, Guest, Mode, SECOND, frame};
 use fata_grant::RingError;
-use fata_hypercall::{DomId, GrantRef, Hypervisor, SystemTime};
+use fata_hypercall::{GrantRef, Hypervisor, SystemTime};
 use fata_netfront::abi::{ExtraInfo, Gso, GsoType, RxFlags, RxResponse, TxFlags, TxRequest, TxResponse};
 use fata_netfront::{Error, Fault, Options, TxMeta};
 use fata_sim::{Access, Next, Sim};
@@ -654,50 +654,4 @@ fn rule_12_room_that_a_flush_makes_is_told() {
     let mut context = Context::from_waker(Waker::noop());
     assert_eq!(guest.vif.poll_ready(&mut context), Poll::Ready(()));
     assert!(guest.vif.has_room());
-}
-
-/// Rule 21, over many lives: a backend that keeps a page of each connection does not get the guest's memory.
-#[test]
-fn a_backend_that_keeps_a_page_of_each_connection() {
-    let sim = Sim::new(18);
-    let domain = sim.domain("guest");
-    let device = Device::add(&sim, &domain);
-    let guest = Guest::boot(&sim, &domain, Options::default());
-    let (mut kept, mut tasks) = (Vec::new(), Vec::new());
-    for _ in 0..5 {
-        let mut backend = device.connect(&sim, &guest);
-        let request = backend.rx.pop().unwrap().unwrap();
-        kept.push(
-            backend
-                .dom0
-                .map_grant(backend.guest, GrantRef(request.gref), Access::Write)
-                .unwrap(),
-        );
-        backend.let_go();
-        device.set(&sim, "state", "5");
-        device.set(&sim, "state", "6");
-        sim.run_until(|| device.front_state(&sim) == "6", SECOND);
-        sim.run_for(SECOND);
-        tasks.push(guest.vif.handle().stats().tasks);
-    }
-    assert!(
-        tasks.iter().all(|count| *count == tasks[0]),
-        "one tends them all: {tasks:?}"
-    );
-    let held = guest.table.stats().quarantined_pages;
-    assert_eq!(held, 5 * 64, "a pool stays whole");
-    device.set(&sim, "state", "2");
-    sim.run_until(
-        || {
-            guest.vif.problem()
-                == Some(Error::Grant(fata_grant::Error::Quarantine {
-                    peer: DomId(0),
-                    pages: held,
-                }))
-        },
-        SECOND,
-    );
-    drop(kept);
-    device.set(&sim, "state", "6");
-    guest.assert_nothing_shared(&sim);
 }

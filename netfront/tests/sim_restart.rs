@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use common::{Device, Guest, Mode, SECOND, frame};
-use fata_hypercall::GrantRef;
+use fata_hypercall::{DomId, GrantRef};
 use fata_netfront::{Error, Options};
 use fata_sim::{Access, Sim};
 
@@ -117,4 +117,50 @@ fn an_empty_quarantine_costs_nothing() {
         empty_again < never_used + 10,
         "{empty_again} turns, and not {never_used}"
     );
+}
+
+/// Rule 21, over many lives: a backend that keeps a page of each connection does not get the guest's memory.
+#[test]
+fn a_backend_that_keeps_a_page_of_each_connection() {
+    let sim = Sim::new(18);
+    let domain = sim.domain("guest");
+    let device = Device::add(&sim, &domain);
+    let guest = Guest::boot(&sim, &domain, Options::default());
+    let (mut kept, mut tasks) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let mut backend = device.connect(&sim, &guest);
+        let request = backend.rx.pop().unwrap().unwrap();
+        kept.push(
+            backend
+                .dom0
+                .map_grant(backend.guest, GrantRef(request.gref), Access::Write)
+                .unwrap(),
+        );
+        backend.let_go();
+        device.set(&sim, "state", "5");
+        device.set(&sim, "state", "6");
+        sim.run_until(|| device.front_state(&sim) == "6", SECOND);
+        sim.run_for(SECOND);
+        tasks.push(guest.vif.handle().stats().tasks);
+    }
+    assert!(
+        tasks.iter().all(|count| *count == tasks[0]),
+        "one tends them all: {tasks:?}"
+    );
+    let held = guest.table.stats().quarantined_pages;
+    assert_eq!(held, 5 * 64, "a pool stays whole");
+    device.set(&sim, "state", "2");
+    sim.run_until(
+        || {
+            guest.vif.problem()
+                == Some(Error::Grant(fata_grant::Error::Quarantine {
+                    peer: DomId(0),
+                    pages: held,
+                }))
+        },
+        SECOND,
+    );
+    drop(kept);
+    device.set(&sim, "state", "6");
+    guest.assert_nothing_shared(&sim);
 }
