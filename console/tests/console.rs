@@ -2,6 +2,7 @@
 
 #[path = "../../events/tests/common/mod.rs"]
 mod common;
+mod guest;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,124 +13,9 @@ use common::Fake;
 use fata_console::{BACKLOG, Console, Error, MAX_LINE};
 use fata_events::xen::XenLoop;
 use fata_grant::{ByteLayout, ByteRing};
-use fata_hypercall::{Port, SharedPage};
+use fata_hypercall::Port;
+use guest::*;
 use proptest::prelude::*;
-
-const PORT: Port = Port(2);
-const RING: usize = 2048;
-const OUT_CONS: usize = 3080;
-const OUT_PROD: usize = 3084;
-const IN_PROD: usize = 3076;
-
-/// The other end of the ring.
-#[derive(Clone)]
-struct Daemon {
-    hv: Fake,
-    ring: Rc<RefCell<ByteRing>>,
-}
-
-impl Daemon {
-    /// Takes what there is, up to `most` bytes, and says so.
-    fn take(&self, most: usize) -> Vec<u8> {
-        let mut bytes = vec![0; most];
-        let count = self.ring.borrow_mut().read(page(&self.hv), &mut bytes).unwrap();
-        bytes.truncate(count);
-        if count > 0 {
-            self.hv.signal(PORT);
-        }
-        bytes
-    }
-
-    /// Takes everything, while the guest's loop runs.
-    fn take_all(&self, xen: &mut XenLoop<Fake>) -> String {
-        let mut all = Vec::new();
-        loop {
-            while xen.turn() {}
-            let bytes = self.take(RING);
-            if bytes.is_empty() {
-                return String::from_utf8(all).unwrap();
-            }
-            all.extend(bytes);
-        }
-    }
-
-    /// Types as much as there is room for.
-    fn type_in(&self, bytes: &[u8]) -> usize {
-        let count = self.ring.borrow_mut().write(page(&self.hv), bytes).unwrap();
-        self.hv.signal(PORT);
-        count
-    }
-}
-
-fn page(hv: &Fake) -> &SharedPage {
-    &hv.0.console.as_ref().unwrap().0
-}
-
-struct Guest {
-    hv: Fake,
-    xen: XenLoop<Fake>,
-    console: Console<Fake>,
-    daemon: Daemon,
-}
-
-fn guest() -> Guest {
-    guest_at(0)
-}
-
-/// A guest whose ring's indices begin at `index`.
-fn guest_at(index: u32) -> Guest {
-    let hv = Fake::with_console(PORT);
-    for offset in [3072, 3076, 3080, 3084] {
-        page(&hv).store_u32(offset, index, Ordering::Relaxed);
-    }
-    let ring = ByteRing::attach(ByteLayout::CONSOLE.other_end(), page(&hv)).unwrap();
-    let daemon = Daemon {
-        hv: hv.clone(),
-        ring: Rc::new(RefCell::new(ring)),
-    };
-    let xen = XenLoop::new(hv.clone());
-    let console = Console::new(hv.clone(), xen.ports());
-    xen.handle().spawn(console.clone().run()).detach();
-    Guest {
-        hv,
-        xen,
-        console,
-        daemon,
-    }
-}
-
-impl Guest {
-    fn settle(&mut self) {
-        while self.xen.turn() {}
-    }
-
-    fn notifications(&self) -> usize {
-        self.hv.0.sent.borrow().len()
-    }
-
-    /// Spawns a task and gives the place where its result will be.
-    fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> Rc<RefCell<Option<T>>> {
-        let slot = Rc::new(RefCell::new(None));
-        let out = slot.clone();
-        self.xen
-            .handle()
-            .spawn(async move { *out.borrow_mut() = Some(future.await) })
-            .detach();
-        slot
-    }
-}
-
-/// The numbers in the notices of a text.
-fn lost(text: &str) -> Vec<u64> {
-    text.lines()
-        .filter_map(|line| {
-            line.strip_prefix("[console: ")?
-                .strip_suffix(" bytes lost]")?
-                .parse()
-                .ok()
-        })
-        .collect()
-}
 
 #[test]
 fn line_feeds_become_what_a_terminal_wants() {
